@@ -1,0 +1,1 @@
+"""Sound as samples: decoding and resampling in constant memory, voice activity, PCM."""

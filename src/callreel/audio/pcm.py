@@ -1,0 +1,29 @@
+"""The one audio format inside Callreel: int16 samples, mono, 16 kHz."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+
+SAMPLE_RATE = 16_000  # Hz
+BYTES_PER_SAMPLE = 2
+
+Pcm: TypeAlias = np.ndarray[tuple[int], np.dtype[np.int16]]
+
+EMPTY: Pcm = np.zeros(0, np.int16)
+
+
+def seconds(n_samples: int) -> float:
+    return n_samples / SAMPLE_RATE
+
+
+def samples(duration_s: float) -> int:
+    return round(duration_s * SAMPLE_RATE)
+
+
+def quantize(signal: np.ndarray[tuple[int], np.dtype[np.float32]]) -> Pcm:
+    """float32 in [-1, 1] to int16, clipped; NaN becomes silence. Done once, where audio comes in."""
+    scaled = np.nan_to_num(signal, nan=0.0, posinf=1.0, neginf=-1.0) * 32768.0
+    clipped: Pcm = np.clip(np.rint(scaled), -32768, 32767).astype(np.int16)
+    return clipped

@@ -1,0 +1,1 @@
+"""Calls with their tracks, and the streams that carry audio into them."""

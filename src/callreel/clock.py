@@ -1,0 +1,20 @@
+"""Time and identity: wall clock, monotonic clock, ids that sort by age."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+import uuid_utils
+
+monotonic = time.monotonic
+
+
+def now() -> str:
+    """The wall clock as RFC 3339 UTC with milliseconds: a string that sorts by time."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def new_id() -> str:
+    """A UUIDv7 (RFC 9562): unique, and later ids sort after earlier ones."""
+    return str(uuid_utils.uuid7())

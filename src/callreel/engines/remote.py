@@ -1,0 +1,140 @@
+"""An engine in another process, seen from here: the same protocol, over its Unix socket."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from callreel.engines import frames
+from callreel.engines.base import Capabilities, Decoded, DecodeOptions, Window
+from callreel.errors import EngineCrashed, EngineUnavailable
+
+MAX_CRASHES = 3  # times the child may die under the same windows before they are given up
+CONNECT_TIMEOUT_S = 120.0  # loading a large model from a cold disk
+PAUSE_S = 0.2
+
+
+class RemoteEngine:
+    """Blocking client, for job children: one connection, made anew when the engine child was started anew."""
+
+    def __init__(self, path: Path, *, timeout_s: float = CONNECT_TIMEOUT_S) -> None:
+        self._path, self._timeout_s = path, timeout_s
+        self._connection: socket.socket | None = None
+        self._hello = self._connect()
+
+    @property
+    def name(self) -> str:
+        return self._hello.name
+
+    @property
+    def model(self) -> str:
+        return self._hello.model
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._hello.capabilities
+
+    def decode(self, windows: Sequence[Window], options: DecodeOptions) -> list[Decoded]:
+        request = frames.pack(frames.Request.of(windows, options))
+        for _ in range(MAX_CRASHES):
+            try:
+                if self._connection is None:
+                    self._connect()
+                assert self._connection is not None
+                self._connection.sendall(request)
+                return _decoded(frames.receive(self._connection))
+            except OSError:
+                self.close()
+        raise EngineCrashed()
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _connect(self) -> frames.Hello:
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            connection.settimeout(max(0.1, deadline - time.monotonic()))
+            try:
+                connection.connect(str(self._path))
+                hello = _hello(frames.receive(connection))
+                connection.settimeout(None)
+                self._connection = connection
+                return hello
+            except OSError as error:
+                connection.close()
+                if time.monotonic() > deadline:
+                    raise EngineUnavailable(f"No answer from the engine within {self._timeout_s:.0f} s") from error
+                time.sleep(PAUSE_S)
+
+
+class AsyncRemoteEngine:
+    """The same for asyncio: as many connections as calls may run at once, kept and made anew when they break."""
+
+    def __init__(self, path: Path, *, timeout_s: float = CONNECT_TIMEOUT_S) -> None:
+        self._path, self._timeout_s = path, timeout_s
+        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def hello(self) -> frames.Hello:
+        """Wait for the child and its model. Raises EngineUnavailable (or what loading the model raised)."""
+        reader, writer, hello = await self._connect()
+        self._idle.append((reader, writer))
+        return hello
+
+    async def decode(self, windows: Sequence[Window], options: DecodeOptions) -> list[Decoded]:
+        request = frames.pack(frames.Request.of(windows, options))
+        crashes = 0
+        while crashes < MAX_CRASHES:
+            kept = bool(self._idle)
+            reader, writer = self._idle.pop() if kept else (await self._connect())[:2]
+            try:
+                writer.write(request)
+                await writer.drain()
+                body = await frames.receive_async(reader)
+            except (OSError, asyncio.IncompleteReadError):
+                writer.close()
+                crashes += not kept  # a kept connection may have broken long ago: no fault of these windows
+                continue
+            except BaseException:
+                writer.close()  # cancelled half way: the next answer on it would be this one's
+                raise
+            self._idle.append((reader, writer))
+            return _decoded(body)
+        raise EngineCrashed()
+
+    def close(self) -> None:
+        while self._idle:
+            self._idle.pop()[1].close()
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, frames.Hello]:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                while True:
+                    try:
+                        reader, writer = await asyncio.open_unix_connection(str(self._path))
+                        return reader, writer, _hello(await frames.receive_async(reader))
+                    except (OSError, asyncio.IncompleteReadError):
+                        await asyncio.sleep(PAUSE_S)
+        except TimeoutError as error:
+            raise EngineUnavailable(f"No answer from the engine within {self._timeout_s:.0f} s") from error
+
+
+def _hello(body: bytes) -> frames.Hello:
+    hello = msgspec.msgpack.decode(body, type=frames.Hello)
+    if hello.error is not None:
+        raise frames.error_from(hello.error)
+    return hello
+
+
+def _decoded(body: bytes) -> list[Decoded]:
+    answer = msgspec.msgpack.decode(body, type=frames.Answer)
+    if answer.error is not None:
+        raise frames.error_from(answer.error)
+    return answer.decoded

@@ -1,0 +1,127 @@
+"""What can go wrong, by name. Each class's docstring is its default message, and says what to do next.
+
+CallreelError
+    InvalidInput            400
+        UnreadableMedia     422
+    Unauthorized            401
+    NotFound                404
+    Conflict                409
+    QueueFull               429
+    EngineUnavailable       503
+        ModelMissing        503
+        EngineCrashed       503
+    StorageUnavailable      503
+        DataFolderInUse     503
+    Cancelled               409
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+
+class CallreelError(Exception):
+    """Something went wrong inside Callreel; the server's log has the traceback under the request's id."""
+
+    code = "internal"
+    status = 500
+    hint = ""
+    transient = False  # may the same work succeed when it is tried again?
+
+    def __init__(self, message: str | None = None, *, hint: str | None = None, **detail: Any) -> None:
+        super().__init__(message or inspect.cleandoc(type(self).__doc__ or type(self).__name__))
+        if hint is not None:
+            self.hint = hint
+        self.detail = detail
+
+    def as_dict(self) -> dict[str, Any]:
+        """The body under "error" of every HTTP answer, and what a failed job keeps."""
+        return {"code": self.code, "message": str(self), "hint": self.hint, "detail": self.detail}
+
+
+class InvalidInput(CallreelError):
+    """The request cannot be understood; see `detail` for the field and what it may hold."""
+
+    code = "invalid_input"
+    status = 400
+
+
+class UnreadableMedia(InvalidInput):
+    """No audio could be read from this file; check that it plays, and that it has an audio track."""
+
+    code = "unreadable_media"
+    status = 422
+
+
+class Unauthorized(CallreelError):
+    """A valid API key is needed; send it as `Authorization: Bearer KEY`."""
+
+    code = "unauthorized"
+    status = 401
+
+
+class NotFound(CallreelError):
+    """There is nothing under this id that you may see."""
+
+    code = "not_found"
+    status = 404
+
+
+class Conflict(CallreelError):
+    """The state of this thing does not allow that now; read it again, then decide."""
+
+    code = "conflict"
+    status = 409
+
+
+class QueueFull(CallreelError):
+    """The queue is full; try again after the time in Retry-After."""
+
+    code = "queue_full"
+    status = 429
+    transient = True
+
+
+class EngineUnavailable(CallreelError):
+    """The speech engine does not answer; it is started again by itself, so try again in a moment."""
+
+    code = "engine_unavailable"
+    status = 503
+    transient = True
+
+
+class ModelMissing(EngineUnavailable):
+    """This model is not on this machine and could not be fetched; give a local folder, or go online once."""
+
+    code = "model_missing"
+    transient = False
+
+
+class EngineCrashed(EngineUnavailable):
+    """The speech engine died several times on the same audio; the audio is kept, the log says where."""
+
+    code = "engine_crashed"
+    transient = False
+
+
+class StorageUnavailable(CallreelError):
+    """The database or the data folder cannot be written; free space or mend it, nothing accepted is lost meanwhile."""
+
+    code = "storage_unavailable"
+    status = 503
+    transient = True
+
+
+class DataFolderInUse(StorageUnavailable):
+    """Another Callreel server holds this data folder; stop it, or give this one its own with --data."""
+
+    code = "data_folder_in_use"
+    transient = False
+
+
+class Cancelled(CallreelError):
+    """This work was cancelled."""
+
+    code = "cancelled"
+    status = 409

@@ -1,0 +1,1 @@
+"""Load test, benchmarks, synthetic weights, the oracle engine, capacity plan."""

@@ -1,0 +1,1 @@
+"""Where everything is kept: the database and its migrations, pages of it, and the events that tell of changes."""

@@ -1,0 +1,1 @@
+"""How the database came to be, one numbered step a file; Alembic runs what a database has not seen yet."""

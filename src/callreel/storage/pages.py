@@ -1,0 +1,57 @@
+"""Lists in pages, newest first: a cursor says where the next page starts, however much was added meanwhile."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import msgspec
+from sqlalchemy import ColumnElement, Connection, RowMapping, Table, select, tuple_
+
+from callreel.errors import InvalidInput
+
+T = TypeVar("T")
+
+DEFAULT_LIMIT = 100
+MAX_LIMIT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """One page of a list; `next` is the cursor of the page after it, None at the end."""
+
+    data: list[T]
+    next: str | None
+
+
+def newest_first(
+    conn: Connection, table: Table, *conditions: ColumnElement[bool], cursor: str | None, limit: int
+) -> Page[RowMapping]:
+    """The rows of `table` under `conditions` by falling (created_at, id), after `cursor`, at most `limit` (1..1000).
+
+    Raises InvalidInput for a limit out of range, or a cursor that is not one of ours.
+    """
+    if not 1 <= limit <= MAX_LIMIT:
+        raise InvalidInput(f"limit must lie in 1..{MAX_LIMIT}, not {limit}.", field="limit")
+    age = tuple_(table.c.created_at, table.c.id)
+    query = select(table).where(*conditions).order_by(table.c.created_at.desc(), table.c.id.desc()).limit(limit + 1)
+    if cursor is not None:
+        query = query.where(age < tuple_(*_decoded(cursor)))
+    rows = conn.execute(query).mappings().all()
+    data = list(rows[:limit])
+    return Page(data, _encoded(data[-1]) if len(rows) > limit else None)
+
+
+def _encoded(row: RowMapping) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode((row["created_at"], row["id"]))).decode().rstrip("=")
+
+
+def _decoded(cursor: str) -> tuple[str, str]:
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        return msgspec.json.decode(base64.urlsafe_b64decode(padded), type=tuple[str, str])
+    except (ValueError, msgspec.MsgspecError):
+        raise InvalidInput(
+            "This cursor is not one of ours; pass `next` of a page as it came.", field="cursor"
+        ) from None

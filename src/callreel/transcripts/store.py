@@ -1,0 +1,170 @@
+"""Transcripts and segments, in SQL. Every function is one step inside the caller's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from sqlalchemy import ColumnElement, Connection, RowMapping, exists, select, tuple_, update
+from sqlalchemy import insert as insert_into
+
+from callreel.errors import NotFound
+from callreel.storage.inserts import insert
+from callreel.storage.tables import segment, transcript
+from callreel.text import DecodeStats, Segment, Word
+
+Pass = Literal["live", "final"]
+State = Literal["running", "done", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """One run over a call, live or final; `current` is the one a reader of the call wants."""
+
+    id: str
+    call_id: str
+    pass_: Pass
+    language: str | None
+    engine: str
+    model: str
+    state: State
+    job_id: str | None
+    current: bool
+    warnings: list[str]
+    created_at: str
+
+
+def create_transcript(
+    conn: Connection,
+    *,
+    call_id: str,
+    pass_: Pass,
+    engine: str,
+    model: str,
+    language: str | None = None,
+    job_id: str | None = None,
+) -> Transcript:
+    """A running transcript. A live one is current from the start, unless the call has a finished final one."""
+    row = {
+        "call_id": call_id,
+        "pass_": pass_,
+        "engine": engine,
+        "model": model,
+        "language": language,
+        "job_id": job_id,
+    }
+    transcript_id = conn.execute(insert_into(transcript).values(row).returning(transcript.c.id)).scalar_one()
+    finished_final = exists().where(
+        transcript.c.call_id == call_id, transcript.c.pass_ == "final", transcript.c.state == "done"
+    )
+    if pass_ == "live" and not conn.execute(select(finished_final)).scalar_one():
+        _make_current(conn, call_id, transcript_id)
+    return _get(conn, transcript_id)
+
+
+def finish_transcript(
+    conn: Connection, transcript_id: str, *, state: State, language: str | None, warnings: Sequence[str]
+) -> Transcript:
+    """End a transcript. A final one that is done becomes the current one. Raises NotFound."""
+    values = {"state": state, "language": language, "warnings": list(warnings)}
+    conn.execute(update(transcript).where(transcript.c.id == transcript_id).values(values))
+    finished = _get(conn, transcript_id)
+    if finished.pass_ == "final" and state == "done":
+        _make_current(conn, finished.call_id, transcript_id)
+    return _get(conn, transcript_id)
+
+
+def current_transcript(conn: Connection, call_id: str) -> Transcript | None:
+    """The transcript a reader of the call wants; None while there is neither a live nor a finished final one."""
+    return _newest(conn, transcript.c.call_id == call_id, transcript.c.current)
+
+
+def live_transcript(conn: Connection, call_id: str) -> Transcript | None:
+    """The newest live transcript of the call, current or not."""
+    return _newest(conn, transcript.c.call_id == call_id, transcript.c.pass_ == "live")
+
+
+def put_segments(conn: Connection, transcript_id: str, segments: Sequence[Segment]) -> int:
+    """Store `segments` and return how many changed the transcript.
+
+    Of two with one (track, seq) the higher (epoch, revision) stays, in whatever order they come. Raises ValueError for
+    a partial: what may still change is published, never stored.
+    """
+    require_completed(segments)
+    if not segments:
+        return 0
+    put = insert(conn, segment)
+    newer = tuple_(put.excluded.epoch, put.excluded.revision) > tuple_(segment.c.epoch, segment.c.revision)
+    key = segment.primary_key.columns
+    put = put.on_conflict_do_update(
+        index_elements=list(key),
+        set_={column.name: put.excluded[column.name] for column in segment.c if column.name not in key},
+        where=newer,
+    )
+    return conn.execute(put, [_row(transcript_id, s) for s in segments]).rowcount
+
+
+def require_completed(segments: Iterable[Segment]) -> None:
+    """Raise ValueError if any of `segments` is a partial."""
+    for s in segments:
+        if not s.completed:
+            raise ValueError(f"segment {s.seq} of track {s.track!r} is a partial; only completed ones are stored")
+
+
+def segments(conn: Connection, transcript_id: str) -> list[Segment]:
+    """All segments of a transcript, in order of start, track, seq."""
+    query = select(segment).where(segment.c.transcript_id == transcript_id)
+    ordered = query.order_by(segment.c.start, segment.c.track, segment.c.seq)
+    return [_segment(row) for row in conn.execute(ordered).mappings()]
+
+
+def last_segment(conn: Connection, transcript_id: str, track: str) -> Segment | None:
+    """The segment of a track with the highest seq: where a resumed stream goes on."""
+    query = select(segment).where(segment.c.transcript_id == transcript_id, segment.c.track == track)
+    row = conn.execute(query.order_by(segment.c.seq.desc()).limit(1)).mappings().one_or_none()
+    return None if row is None else _segment(row)
+
+
+def _make_current(conn: Connection, call_id: str, transcript_id: str) -> None:
+    of_call = update(transcript).where(transcript.c.call_id == call_id)
+    conn.execute(of_call.values(current=transcript.c.id == transcript_id))
+
+
+def _get(conn: Connection, transcript_id: str) -> Transcript:
+    found = _newest(conn, transcript.c.id == transcript_id)
+    if found is None:
+        raise NotFound(transcript_id=transcript_id)
+    return found
+
+
+def _newest(conn: Connection, *conditions: ColumnElement[bool]) -> Transcript | None:
+    newest = transcript.c.created_at.desc(), transcript.c.id.desc()
+    fields = (column.label(column.key) for column in transcript.c)  # "pass" is a word of Python: the field is pass_
+    row = conn.execute(select(*fields).where(*conditions).order_by(*newest).limit(1)).mappings().one_or_none()
+    return None if row is None else Transcript(**row)
+
+
+def _row(transcript_id: str, s: Segment) -> dict[str, Any]:
+    """A segment as a row: words as lists in the order of Word's fields, of the decode what is known."""
+    return {
+        "transcript_id": transcript_id,
+        "track": s.track,
+        "seq": s.seq,
+        "epoch": s.epoch,
+        "revision": s.revision,
+        "start": s.start,
+        "end": s.end,
+        "text": s.text,
+        "speaker": s.speaker,
+        "language": s.language,
+        "words": [(w.word, w.start, w.end, w.probability) for w in s.words],
+        "decode": {name: value for name, value in asdict(s.decode).items() if value is not None},
+    }
+
+
+def _segment(row: RowMapping) -> Segment:
+    fields = {name: value for name, value in row.items() if name != "transcript_id"}
+    fields["words"] = tuple(Word(*word) for word in row["words"])
+    fields["decode"] = DecodeStats(**row["decode"])
+    return Segment(**fields)
