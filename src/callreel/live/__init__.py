@@ -1,0 +1,1 @@
+"""Streams to segments while people speak: session, policy, scheduler, track log."""

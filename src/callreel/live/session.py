@@ -1,0 +1,308 @@
+"""One track's live transcription, without sockets, threads or clocks: audio and speech probabilities in, work for the
+engine out, segments out. The scheduler and the benchmark's virtual clock drive the same code.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+import numpy as np
+
+from callreel.audio.pcm import EMPTY, Pcm, samples, seconds
+from callreel.audio.vad import FRAME, SILENCE_THRESHOLD, SPEECH_THRESHOLD
+from callreel.engines.base import Decoded, DecodeOptions, Window
+from callreel.live.policy import Agreement, Spoken, placed
+from callreel.offline.assemble import is_invented
+from callreel.offline.chunk import PADDING_S, quietest
+from callreel.text import Segment, join_words
+
+MIN_SPEECH_S = 0.1  # shorter bursts are clicks
+PAUSE_S = 0.1  # a gap in speech this long is a place where a window may start
+SURE_OF_LANGUAGE = 0.8
+LANGUAGE_SPEECH_S = 6.0  # after this much speech the likeliest language is taken
+
+
+class CutRule(Enum):
+    """Where the next window starts once words are committed."""
+
+    WORD = "word"  # at the end of the last committed word
+    PAUSE = "pause"  # at the last pause up to `look_back_s` before it; words whose middle is committed are dropped
+
+
+@dataclass(frozen=True, slots=True)
+class LiveOptions:
+    """What a stream may choose, and the policy's settings. `docs/why.md` says how the defaults were found."""
+
+    language: str | None = None
+    task: str = "transcribe"
+    prompt: str = ""
+    hotwords: str = ""
+    endpoint_silence_s: float = 0.35
+    hop_s: float = 1.0
+    cut: CutRule = CutRule.PAUSE
+    look_back_s: float = 5.0
+    max_window_s: float = 30.0
+    max_segment_s: float = 8.0  # committed words are completed as a segment by then, pause or not
+
+
+@dataclass(slots=True)
+class Utterance:
+    """Speech between two endpoints. `end` is None while it goes on."""
+
+    start: int
+    agreement: Agreement
+    window_start: int
+    heard_until: int = 0  # end of the newest window that was decoded
+    pauses: deque[int] = field(default_factory=deque)  # middles of short gaps, samples
+    end: int | None = None
+    completed_words: int = 0  # of agreement.committed, how many already stand in a completed segment
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One decode that a session wants. `final` must be done; a partial may be skipped, a newer one follows."""
+
+    window: Window
+    options: DecodeOptions
+    final: bool
+    start: int
+    end: int
+    utterance: Utterance
+
+
+class Session:
+    """Feed it what was accepted, give it what was decoded, in any rhythm; at most one decode is out at a time.
+
+    `start` is the sample at which this session takes over (a stream resumed after a crash starts behind what is
+    stored); `at` may lie before it, so that the model hears how the word began.
+    """
+
+    def __init__(
+        self, options: LiveOptions, *, track: str, epoch: int = 1, seq: int = 0, start: int = 0, at: int = 0
+    ) -> None:
+        self.options, self._track, self._epoch, self._seq = options, track, epoch, seq
+        self.language = options.language
+        self.language_probability = 1.0
+        self._votes: dict[str, float] = {}
+        self._pcm, self._pcm_start = EMPTY, at
+        self._frame_at = at
+        self._speech_start: int | None = None  # of the burst being heard
+        self._speech_end = at
+        self._floor = max(start, at)  # no word before this sample is ours any more
+        self._current: Utterance | None = None
+        self._finals: deque[Utterance] = deque()
+        self._out: Work | None = None
+        self._revision = 0
+
+    # -- what comes in
+
+    def feed(self, pcm: Pcm, probabilities: np.ndarray[tuple[int], np.dtype[np.float32]]) -> None:
+        """Audio, and the speech probabilities of the frames it completed."""
+        self._pcm = np.concatenate([self._pcm, pcm])
+        for probability in probabilities:
+            self._frame(float(probability))
+        self._forget()
+
+    def flush(self) -> None:
+        """No more audio for now (the end, or a stall): the utterance that goes on is complete as it is."""
+        if self._speech_start is not None and self._current is None:
+            self._begin(self._speech_start)
+        if self._current is not None:
+            self._finish(self.received)
+        self._speech_start = None
+
+    @property
+    def received(self) -> int:
+        """Samples heard so far, on the track's clock."""
+        return self._pcm_start + len(self._pcm)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing to decode and nothing out: all that was fed is in segments."""
+        return self._out is None and not self._finals and self._current is None
+
+    # -- what the engine is asked for
+
+    def wants(self) -> bool | None:
+        """True: a final decode is due. False: a partial one. None: nothing (or one is out)."""
+        if self._out is not None:
+            return None
+        if self._finals:
+            return True
+        u = self._current
+        if u is not None and self.received - max(u.heard_until, u.window_start) >= samples(self.options.hop_s):
+            return False
+        return None
+
+    def window_s(self) -> float:
+        """Length of the window that `take` would give now."""
+        start, end = self._bounds(self._finals[0]) if self._finals else self._bounds(self._current)
+        return seconds(end - start)
+
+    def decode_options(self) -> DecodeOptions:
+        o = self.options
+        return DecodeOptions(language=self.language, task=o.task, hotwords=o.hotwords)
+
+    def take(self) -> Work:
+        """The decode that `wants` spoke of, with the newest audio."""
+        final = bool(self._finals)
+        utterance = self._finals[0] if final else self._current
+        assert utterance is not None
+        if not final:
+            self._make_room(utterance)
+        start, end = self._bounds(utterance)
+        pcm = self._pcm[start - self._pcm_start : end - self._pcm_start].copy()
+        self._out = Work(Window(pcm, self.options.prompt), self.decode_options(), final, start, end, utterance)
+        return self._out
+
+    def decoded(self, work: Work, result: Decoded | None) -> list[Segment]:
+        """Take a result (None: the engine gave it up). Returns segments: completed ones, then at most one partial."""
+        self._out = None
+        u = work.utterance
+        words = [] if result is None or is_invented(result) else placed(result.words, work.start)
+        if result is not None and words:
+            self._vote(result, seconds(work.end - work.start))
+        if work.final:
+            u.agreement.heard_last(words)
+            self._finals.popleft()
+            self._floor = max(self._floor, u.agreement.committed_until)
+        elif result is not None:
+            u.heard_until = work.end
+            u.agreement.heard(words, work.end)
+            if u is self._current:
+                self._move_window(u)
+        return self._segments(u, done=work.final, result=result)
+
+    # -- speech to utterances
+
+    def _frame(self, probability: float) -> None:
+        start = self._frame_at
+        self._frame_at += FRAME
+        if probability >= (SPEECH_THRESHOLD if self._speech_start is None else SILENCE_THRESHOLD):
+            self._speaking(start)
+        elif self._speech_start is not None and self._frame_at - self._speech_end >= samples(PAUSE_S):
+            if self._speech_end - self._speech_start >= samples(MIN_SPEECH_S) and self._current is None:
+                self._begin(self._speech_start)
+            self._speech_start = None
+        u = self._current
+        if u is not None and self._frame_at - self._speech_end >= samples(self.options.endpoint_silence_s):
+            self._finish(self._speech_end + samples(PADDING_S))
+
+    def _speaking(self, start: int) -> None:
+        if self._speech_start is None:
+            if self._current is not None:
+                self._current.pauses.append((self._speech_end + start) // 2)
+            self._speech_start = start
+        self._speech_end = self._frame_at
+        if self._current is None and self._speech_end - self._speech_start >= samples(MIN_SPEECH_S):
+            self._begin(self._speech_start)
+
+    def _begin(self, speech_start: int) -> None:
+        before = self._finals[-1].end if self._finals else None
+        low = max(self._pcm_start, before or 0)
+        start = max(low, speech_start - samples(PADDING_S))
+        self._current = Utterance(start, Agreement(max(self._floor, before or 0)), start)
+
+    def _finish(self, end: int) -> None:
+        assert self._current is not None
+        self._current.end = min(end, self.received)
+        self._finals.append(self._current)
+        self._current = None
+
+    # -- windows
+
+    def _bounds(self, u: Utterance | None) -> tuple[int, int]:
+        assert u is not None
+        return u.window_start, u.end if u.end is not None else self.received
+
+    def _move_window(self, u: Utterance) -> None:
+        """Start the next window as the cut rule says, so that only new speech is decoded again."""
+        until = u.agreement.committed_until
+        if not u.agreement.committed:
+            return
+        if self.options.cut is CutRule.WORD:
+            u.window_start = max(u.window_start, until)
+            return
+        low = until - samples(self.options.look_back_s)
+        usable = [pause for pause in u.pauses if pause <= until]
+        if usable:
+            u.window_start = max(u.window_start, usable[-1])
+        if u.window_start < low:  # no pause near enough: behind a committed word, at most `look_back_s` back
+            u.window_start = next(w.end for w in u.agreement.committed if w.end >= low)
+        while u.pauses and u.pauses[0] < u.window_start:
+            u.pauses.popleft()
+
+    def _make_room(self, u: Utterance) -> None:
+        """A full window moves on without agreement: speech without end must not grow latency or memory."""
+        limit = samples(self.options.max_window_s)
+        if self.received - u.window_start <= limit:
+            return
+        earliest = self.received - limit + limit // 4  # room for some hops before the next time
+        u.agreement.force(earliest)
+        sure = [word.end for word in u.agreement.committed if word.end >= earliest - limit // 4]
+        quiet = quietest(self._pcm, earliest - limit // 8 - self._pcm_start, earliest - self._pcm_start)
+        u.window_start = max(u.window_start, sure[-1] if sure else quiet + self._pcm_start)
+
+    def _forget(self) -> None:
+        """Drop audio that no window can reach any more."""
+        starts = [u.window_start for u in self._finals]
+        if self._out is not None:
+            starts.append(self._out.start)
+        if self._current is not None:
+            starts.append(self._current.window_start)
+        elif self._speech_start is not None:
+            starts.append(self._speech_start - samples(PADDING_S))
+        else:
+            starts.append(self.received - samples(PADDING_S + MIN_SPEECH_S) - 2 * FRAME)
+        keep = max(self._pcm_start, min(starts))
+        if keep - self._pcm_start >= samples(1.0):  # not for every frame: a copy a second is enough
+            self._pcm = self._pcm[keep - self._pcm_start :].copy()
+            self._pcm_start = keep
+
+    # -- results
+
+    def _vote(self, result: Decoded, duration_s: float) -> None:
+        if self.language is not None or result.language is None:
+            return
+        weight = result.language_probability * duration_s
+        self._votes[result.language] = self._votes.get(result.language, 0.0) + weight
+        best = max(self._votes, key=lambda language: self._votes[language])
+        total = sum(self._votes.values())
+        if total >= LANGUAGE_SPEECH_S or (result.language_probability >= SURE_OF_LANGUAGE and duration_s >= 1.0):
+            self.language, self.language_probability = best, round(self._votes[best] / total, 4)
+
+    def _segments(self, u: Utterance, *, done: bool, result: Decoded | None) -> list[Segment]:
+        segments = []
+        pending = u.agreement.committed[u.completed_words :]
+        if done:
+            if pending:
+                segments.append(self._segment(pending, completed=True, result=result))
+                self._seq += 1
+            return segments
+        if pending and seconds(pending[-1].end - pending[0].start) >= self.options.max_segment_s:
+            segments.append(self._segment(pending, completed=True, result=result))
+            self._seq += 1
+            u.completed_words += len(pending)
+            pending = []
+        if pending or u.agreement.guess:
+            segments.append(self._segment([*pending, *u.agreement.guess], completed=False, result=None))
+        return segments
+
+    def _segment(self, words: list[Spoken], *, completed: bool, result: Decoded | None) -> Segment:
+        self._revision += 1
+        spoken = tuple(word.as_word() for word in words)
+        segment = Segment(
+            track=self._track,
+            seq=self._seq,
+            start=spoken[0].start,
+            end=spoken[-1].end,
+            text=join_words(spoken),
+            words=spoken,
+            language=self.language or (result.language if result else None),
+            completed=completed,
+            epoch=self._epoch,
+            revision=self._revision,
+        )
+        return segment if result is None else replace(segment, decode=result.stats)
