@@ -24,6 +24,6 @@ def samples(duration_s: float) -> int:
 
 def quantize(signal: np.ndarray[tuple[int], np.dtype[np.float32]]) -> Pcm:
     """float32 in [-1, 1] to int16, clipped; NaN becomes silence. Done once, where audio comes in."""
-    scaled = np.nan_to_num(signal, nan=0.0, posinf=1.0, neginf=-1.0) * 32768.0
-    clipped: Pcm = np.clip(np.rint(scaled), -32768, 32767).astype(np.int16)
-    return clipped
+    clipped = np.clip(np.nan_to_num(signal, nan=0.0), -1.0, 1.0)  # before the scaling, which could overflow
+    quantized: Pcm = np.minimum(np.rint(clipped * 32768.0), 32767).astype(np.int16)
+    return quantized

@@ -42,9 +42,11 @@ def warnings_of(engine: str) -> list[str]:
 
 def load(spec: EngineSpec) -> Engine:
     """The engine, its model in memory. Raises InvalidInput for an unknown name, ModelMissing for the rest."""
-    target = ENGINES.get(spec.engine, spec.engine)
-    if ":" not in target:
+    module, _, function = ENGINES.get(spec.engine, spec.engine).partition(":")
+    if not (module and function):
         raise InvalidInput(f"There is no engine called {spec.engine!r}", hint=f"Known: {', '.join([AUTO, *ENGINES])}")
-    module, function = target.split(":")
-    loader = cast(Callable[[EngineSpec], Engine], getattr(importlib.import_module(module), function))
+    try:
+        loader = cast(Callable[[EngineSpec], Engine], getattr(importlib.import_module(module), function))
+    except (ImportError, AttributeError) as error:
+        raise InvalidInput(f"The engine {spec.engine!r} cannot be imported: {error}") from error
     return loader(spec)

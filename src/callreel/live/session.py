@@ -5,7 +5,7 @@ engine out, segments out. The scheduler and the benchmark's virtual clock drive 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
@@ -15,7 +15,7 @@ from callreel.audio.vad import FRAME, SILENCE_THRESHOLD, SPEECH_THRESHOLD
 from callreel.engines.base import Decoded, DecodeOptions, Window
 from callreel.live.policy import Agreement, Spoken, placed
 from callreel.offline.assemble import is_invented
-from callreel.offline.chunk import PADDING_S, quietest
+from callreel.offline.chunk import BREAK_S, PADDING_S, quietest
 from callreel.text import Segment, join_words
 
 MIN_SPEECH_S = 0.1  # shorter bursts are clicks
@@ -29,6 +29,7 @@ class CutRule(Enum):
 
     WORD = "word"  # at the end of the last committed word
     PAUSE = "pause"  # at the last pause up to `look_back_s` before it; words whose middle is committed are dropped
+    FILL = "fill"  # like PAUSE, but as many pauses back as fit into the shortest window, which costs the same anyway
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class LiveOptions:
     hop_s: float = 1.0
     cut: CutRule = CutRule.PAUSE
     look_back_s: float = 5.0
+    min_window_s: float = 0.0  # the engine pads shorter windows with silence
     max_window_s: float = 30.0
     max_segment_s: float = 8.0  # committed words are completed as a segment by then, pause or not
 
@@ -53,9 +55,7 @@ class Utterance:
 
     start: int
     agreement: Agreement
-    window_start: int
-    heard_until: int = 0  # end of the newest window that was decoded
-    pauses: deque[int] = field(default_factory=deque)  # middles of short gaps, samples
+    heard_until: int  # end of the newest window that was decoded
     end: int | None = None
     completed_words: int = 0  # of agreement.committed, how many already stand in a completed segment
 
@@ -91,6 +91,8 @@ class Session:
         self._speech_start: int | None = None  # of the burst being heard
         self._speech_end = at
         self._floor = max(start, at)  # no word before this sample is ours any more
+        self._pauses: deque[int] = deque([at])  # where a window may start without cutting a word
+        self._window_floor = at  # no window may start before it
         self._current: Utterance | None = None
         self._finals: deque[Utterance] = deque()
         self._out: Work | None = None
@@ -132,7 +134,7 @@ class Session:
         if self._finals:
             return True
         u = self._current
-        if u is not None and self.received - max(u.heard_until, u.window_start) >= samples(self.options.hop_s):
+        if u is not None and self.received - u.heard_until >= samples(self.options.hop_s):
             return False
         return None
 
@@ -171,8 +173,6 @@ class Session:
         elif result is not None:
             u.heard_until = work.end
             u.agreement.heard(words, work.end)
-            if u is self._current:
-                self._move_window(u)
         return self._segments(u, done=work.final, result=result)
 
     # -- speech to utterances
@@ -192,18 +192,23 @@ class Session:
 
     def _speaking(self, start: int) -> None:
         if self._speech_start is None:
-            if self._current is not None:
-                self._current.pauses.append((self._speech_end + start) // 2)
+            self._pause(self._speech_end, start)
             self._speech_start = start
         self._speech_end = self._frame_at
         if self._current is None and self._speech_end - self._speech_start >= samples(MIN_SPEECH_S):
             self._begin(self._speech_start)
 
+    def _pause(self, start: int, end: int) -> None:
+        """A window may start in this gap, but none may reach over a long one: engines invent text in silence."""
+        if end - start >= samples(BREAK_S):
+            self._pauses.clear()
+        self._pauses.append(max((start + end) // 2, end - samples(PADDING_S)))
+        while len(self._pauses) > 1 and self._pauses[1] < end - samples(self.options.max_window_s):
+            self._pauses.popleft()
+
     def _begin(self, speech_start: int) -> None:
-        before = self._finals[-1].end if self._finals else None
-        low = max(self._pcm_start, before or 0)
-        start = max(low, speech_start - samples(PADDING_S))
-        self._current = Utterance(start, Agreement(max(self._floor, before or 0)), start)
+        start = next(pause for pause in reversed(self._pauses) if pause <= speech_start)
+        self._current = Utterance(start, Agreement(max(self._floor, start)), start)
 
     def _finish(self, end: int) -> None:
         assert self._current is not None
@@ -215,47 +220,40 @@ class Session:
 
     def _bounds(self, u: Utterance | None) -> tuple[int, int]:
         assert u is not None
-        return u.window_start, u.end if u.end is not None else self.received
+        end = u.end if u.end is not None else self.received
+        return max(self._window_start(u, end), self._window_floor, self._pcm_start), end
 
-    def _move_window(self, u: Utterance) -> None:
-        """Start the next window as the cut rule says, so that only new speech is decoded again."""
+    def _window_start(self, u: Utterance, end: int) -> int:
+        """Where the cut rule lets the window to `end` start, so that only new speech is decoded again."""
         until = u.agreement.committed_until
-        if not u.agreement.committed:
-            return
-        if self.options.cut is CutRule.WORD:
-            u.window_start = max(u.window_start, until)
-            return
-        low = until - samples(self.options.look_back_s)
-        usable = [pause for pause in u.pauses if pause <= until]
-        if usable:
-            u.window_start = max(u.window_start, usable[-1])
-        if u.window_start < low:  # no pause near enough: behind a committed word, at most `look_back_s` back
-            u.window_start = next(w.end for w in u.agreement.committed if w.end >= low)
-        while u.pauses and u.pauses[0] < u.window_start:
-            u.pauses.popleft()
+        nearest = u.start
+        if u.agreement.committed:
+            pauses = [] if self.options.cut is CutRule.WORD else [p for p in self._pauses if p <= until]
+            near = [p for p in pauses if p >= until - samples(self.options.look_back_s)]
+            nearest = near[-1] if near else until
+        if self.options.cut is CutRule.FILL:
+            shortest = samples(self.options.min_window_s)
+            return next((p for p in self._pauses if p < nearest and end - p <= shortest), nearest)
+        return nearest
 
     def _make_room(self, u: Utterance) -> None:
         """A full window moves on without agreement: speech without end must not grow latency or memory."""
         limit = samples(self.options.max_window_s)
-        if self.received - u.window_start <= limit:
+        if self.received - self._bounds(u)[0] <= limit:
             return
-        earliest = self.received - limit + limit // 4  # room for some hops before the next time
-        u.agreement.force(earliest)
-        sure = [word.end for word in u.agreement.committed if word.end >= earliest - limit // 4]
-        quiet = quietest(self._pcm, earliest - limit // 8 - self._pcm_start, earliest - self._pcm_start)
-        u.window_start = max(u.window_start, sure[-1] if sure else quiet + self._pcm_start)
+        low, high = self.received - limit + limit // 8, self.received - limit + limit // 4
+        u.agreement.force(high)
+        last = u.agreement.committed_until
+        quiet = self._pcm_start + quietest(self._pcm, low - self._pcm_start, high - self._pcm_start)
+        self._window_floor = last if last >= low else quiet
 
     def _forget(self) -> None:
         """Drop audio that no window can reach any more."""
-        starts = [u.window_start for u in self._finals]
-        if self._out is not None:
-            starts.append(self._out.start)
-        if self._current is not None:
-            starts.append(self._current.window_start)
-        elif self._speech_start is not None:
-            starts.append(self._speech_start - samples(PADDING_S))
-        else:
-            starts.append(self.received - samples(PADDING_S + MIN_SPEECH_S) - 2 * FRAME)
+        utterances = [*self._finals, *([self._current] if self._current else [])]
+        starts = [self._bounds(u)[0] for u in utterances]
+        reach = max(self.options.min_window_s, self.options.look_back_s) if self.options.cut is CutRule.FILL else 0.0
+        starts.append(self._speech_end - samples(reach + PADDING_S) - FRAME)
+        starts.append(self.received - samples(reach + BREAK_S))
         keep = max(self._pcm_start, min(starts))
         if keep - self._pcm_start >= samples(1.0):  # not for every frame: a copy a second is enough
             self._pcm = self._pcm[keep - self._pcm_start :].copy()

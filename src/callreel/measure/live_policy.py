@@ -8,8 +8,8 @@ import numpy as np
 
 from callreel.audio.pcm import Pcm, samples, seconds
 from callreel.audio.vad import Vad
-from callreel.engines.base import Engine
-from callreel.live.session import LiveOptions, Session
+from callreel.engines.base import Decoded, Engine
+from callreel.live.session import LiveOptions, Session, Work
 from callreel.text import Segment
 
 CHUNK_S = 0.256  # what WhisperLive's client sends at a time
@@ -25,50 +25,48 @@ class LiveRun:
     decoded_audio_s: float
 
 
-def run_live(pcm: Pcm, engine: Engine, options: LiveOptions, *, decode_s: float = 0.2) -> LiveRun:
-    """Play `pcm` in real time on a virtual clock on which each decode takes `decode_s`; no audio is ever waited for."""
-    session, vad = Session(options, track="main"), Vad()
-    segments: list[Segment] = []
-    delays: list[float] = []
-    counted: dict[int, int] = {}
-    decodes, decoded_audio_s = 0, 0.0
-    busy_until = 0.0
-    pending: tuple[object, object] | None = None
-    work = None
-    result = None
+class VirtualRun:
+    """One session played in real time on a virtual clock; each decode takes `decode_s`, and audio never waits for it."""
 
-    def settle(now: float) -> None:
-        nonlocal work, result
-        if work is None or now < busy_until:
+    def __init__(self, engine: Engine, options: LiveOptions, *, decode_s: float = 0.2) -> None:
+        self._engine, self._decode_s = engine, decode_s
+        self._session, self._vad = Session(options, track="main"), Vad()
+        self._out: tuple[Work, Decoded, float] | None = None  # what, its result, when that comes
+        self._segments: list[Segment] = []
+        self._delays_s: list[float] = []
+        self._decodes = 0
+        self._decoded_s = 0.0
+
+    def play(self, pcm: Pcm) -> LiveRun:
+        chunk = samples(CHUNK_S)
+        for at in range(0, len(pcm), chunk):
+            part = np.array(pcm[at : at + chunk])
+            now = seconds(at + len(part))
+            self._settle(now)
+            self._session.feed(part, self._vad.feed(part))
+            self._start(now)
+        self._session.flush()
+        now = seconds(len(pcm))
+        while not self._session.idle:
+            self._settle(now)
+            self._start(now)
+            now = self._out[2] if self._out else now
+        return LiveRun(self._segments, self._delays_s, self._decodes, round(self._decoded_s, 2))
+
+    def _start(self, now: float) -> None:
+        if self._session.wants() is None:
             return
-        utterance = work.utterance
-        known = len(utterance.agreement.committed)
-        segments.extend(s for s in session.decoded(work, result) if s.completed)
-        for word in utterance.agreement.committed[known:]:
-            delays.append(max(0.0, busy_until - seconds(word.end)))
-        work = None
+        work = self._session.take()
+        self._out = work, self._engine.decode([work.window], work.options)[0], now + self._decode_s
+        self._decodes += 1
+        self._decoded_s += seconds(len(work.window.pcm))
 
-    def start(now: float) -> None:
-        nonlocal work, result, busy_until, decodes, decoded_audio_s
-        if work is not None or session.wants() is None:
+    def _settle(self, now: float) -> None:
+        if self._out is None or now < self._out[2]:
             return
-        work = session.take()
-        result = engine.decode([work.window], work.options)[0]
-        busy_until = now + decode_s
-        decodes += 1
-        decoded_audio_s += seconds(len(work.window.pcm))
-
-    for at in range(0, len(pcm), samples(CHUNK_S)):
-        part = pcm[at : at + samples(CHUNK_S)]
-        now = seconds(at + len(part))
-        settle(now)
-        session.feed(part, vad.feed(part))
-        start(now)
-    session.feed(np.zeros(0, np.int16), vad.feed(np.zeros(512, np.int16)))
-    session.flush()
-    now = max(seconds(len(pcm)), busy_until)
-    while not session.idle:
-        settle(now)
-        start(now)
-        now = max(now, busy_until)
-    return LiveRun(segments, delays, decodes, decoded_audio_s)
+        work, result, at = self._out
+        self._out = None
+        agreement = work.utterance.agreement
+        known = len(agreement.committed)
+        self._segments += [s for s in self._session.decoded(work, result) if s.completed]
+        self._delays_s += [max(0.0, at - seconds(word.end)) for word in agreement.committed[known:]]
