@@ -48,6 +48,28 @@ class Call:
     created_at: str
     tracks: tuple[Track, ...] = ()
 
+    @classmethod
+    def of_file(cls, title: str, duration_s: float, language: str | None, tracks: Iterable[str]) -> Call:
+        """A call that stands in no database: a file that was transcribed on the command line."""
+        at = clock.now()
+        call_id = clock.new_id()
+        return cls(
+            id=call_id,
+            client_id="",
+            external_id=None,
+            title=title,
+            state="done",
+            mode="postcall_only",
+            started_at=at,
+            ended_at=at,
+            duration_s=duration_s,
+            language=language,
+            speakers={},
+            labels={},
+            created_at=at,
+            tracks=tuple(Track(clock.new_id(), call_id, name) for name in tracks),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Stream:

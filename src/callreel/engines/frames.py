@@ -6,13 +6,13 @@ import asyncio
 import socket
 import struct
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 import numpy as np
 
 from callreel.engines.base import Capabilities, Decoded, DecodeOptions, Window
-from callreel.errors import CallreelError, EngineUnavailable
+from callreel.errors import CallreelError, EngineCrashed, EngineUnavailable, InvalidInput, ModelMissing
 
 LENGTH = struct.Struct("<I")
 MAX_FRAME_BYTES = 64 * 1024 * 1024  # 32 windows of 30 s are 31 MB
@@ -50,15 +50,21 @@ class Answer(msgspec.Struct):
 
 
 def error_from(body: dict[str, Any]) -> CallreelError:
-    """The error a child reported, as one of the EngineUnavailable family with the same code."""
-    error = EngineUnavailable(body["message"], hint=body["hint"], **body["detail"])
-    error.code = body["code"]
-    error.transient = bool(body["detail"].get("transient", False))
+    """The error a child reported, as the class it had there; any other code as EngineUnavailable that stays so."""
+    kinds = {kind.code: kind for kind in (InvalidInput, EngineUnavailable, ModelMissing, EngineCrashed)}
+    error = kinds.get(body["code"], EngineUnavailable)(body["message"], hint=body["hint"], **body["detail"])
+    if body["code"] not in kinds:
+        error.code, error.transient = body["code"], False
     return error
 
 
 def pack(message: msgspec.Struct) -> bytes:
+    """The frame of `message`; raises InvalidInput where it is longer than the other end would take."""
     body = msgspec.msgpack.encode(message)
+    if len(body) > MAX_FRAME_BYTES:
+        raise InvalidInput(
+            f"A call of {len(body)} bytes to an engine: at most {MAX_FRAME_BYTES}, so give fewer windows"
+        )
     return LENGTH.pack(len(body)) + body
 
 
@@ -83,6 +89,15 @@ def _exactly(connection: socket.socket, size: int) -> bytes:
             raise ConnectionResetError("the engine's socket was closed")
         view = view[n:]
     return bytes(body)
+
+
+def read(file: BinaryIO) -> bytes:
+    """One frame's body from a pipe; raises ConnectionError when it was closed before."""
+    header = file.read(LENGTH.size)
+    body = file.read(_size(header)) if len(header) == LENGTH.size else b""
+    if len(body) < (_size(header) if header else 1):
+        raise ConnectionResetError("the pipe was closed")
+    return body
 
 
 async def receive_async(reader: asyncio.StreamReader) -> bytes:

@@ -43,10 +43,16 @@ class PocketSphinxEngine:
         return [self._decode(window) for window in windows]
 
     def _decode(self, window: Window) -> Decoded:
+        if len(window.pcm) == 0:
+            return Decoded((), "en")
         decoder = self._decoder()
-        decoder.start_utt()
-        decoder.process_raw(window.pcm.tobytes(), full_utt=True)
-        decoder.end_utt()
+        try:
+            decoder.start_utt()
+            decoder.process_raw(window.pcm.tobytes(), full_utt=True)
+            decoder.end_utt()
+        except BaseException:
+            del self._local.decoder  # left inside an utterance, it would refuse every other one
+            raise
         logmath = decoder.get_logmath()
         duration = seconds(len(window.pcm))
         words, at = [], 0.0

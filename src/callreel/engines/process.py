@@ -47,6 +47,9 @@ class EngineServer:
         except CallreelError as error:
             log.error("engine %s %s: %s", spec.engine, spec.model, error)
             self.hello = frames.Hello(error=error.as_dict())
+        except Exception as error:  # ending here would leave the callers waiting for a child that always ends
+            log.exception("engine %s %s", spec.engine, spec.model)
+            self.hello = frames.Hello(error=CallreelError(f"{type(error).__name__}: {error}").as_dict())
 
     def serve(self, listener: socket.socket) -> None:
         while True:
@@ -62,6 +65,8 @@ class EngineServer:
                     connection.sendall(frames.pack(self._answer(request)))
             except ConnectionError:
                 return  # the caller has gone; what it asked for is not wanted any more
+            except (msgspec.DecodeError, CallreelError) as error:
+                log.warning("a connection that does not speak our protocol: %s", error)
 
     def _answer(self, request: frames.Request) -> frames.Answer:
         if self._engine is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import msgspec
 
 from callreel.engines import frames
 from callreel.engines.base import Capabilities, Decoded, DecodeOptions, Window
-from callreel.errors import EngineCrashed, EngineUnavailable
+from callreel.errors import CallreelError, EngineCrashed, EngineUnavailable
 
 MAX_CRASHES = 3  # times the child may die under the same windows before they are given up
 CONNECT_TIMEOUT_S = 120.0  # loading a large model from a cold disk
@@ -20,10 +21,14 @@ PAUSE_S = 0.2
 
 
 class RemoteEngine:
-    """Blocking client, for job children: one connection, made anew when the engine child was started anew."""
+    """Blocking client, for job children: one connection, made anew when the engine child was started anew.
+
+    Calls from several threads wait for each other.
+    """
 
     def __init__(self, path: Path, *, timeout_s: float = CONNECT_TIMEOUT_S) -> None:
         self._path, self._timeout_s = path, timeout_s
+        self._one_call = threading.Lock()
         self._connection: socket.socket | None = None
         self._hello = self._connect()
 
@@ -41,15 +46,22 @@ class RemoteEngine:
 
     def decode(self, windows: Sequence[Window], options: DecodeOptions) -> list[Decoded]:
         request = frames.pack(frames.Request.of(windows, options))
-        for _ in range(MAX_CRASHES):
-            try:
-                if self._connection is None:
+        with self._one_call:
+            for _ in range(MAX_CRASHES):
+                if self._connection is None or _is_broken(self._connection):
+                    self.close()
                     self._connect()
                 assert self._connection is not None
-                self._connection.sendall(request)
-                return _decoded(frames.receive(self._connection))
-            except OSError:
-                self.close()
+                try:
+                    self._connection.sendall(request)
+                    body = frames.receive(self._connection)
+                except OSError:
+                    self.close()
+                    continue
+                except BaseException:
+                    self.close()  # interrupted half way: the next answer on it would be this one's
+                    raise
+                return _decoded(body)
         raise EngineCrashed()
 
     def close(self) -> None:
@@ -68,6 +80,9 @@ class RemoteEngine:
                 connection.settimeout(None)
                 self._connection = connection
                 return hello
+            except CallreelError:
+                connection.close()
+                raise
             except OSError as error:
                 connection.close()
                 if time.monotonic() > deadline:
@@ -90,17 +105,15 @@ class AsyncRemoteEngine:
 
     async def decode(self, windows: Sequence[Window], options: DecodeOptions) -> list[Decoded]:
         request = frames.pack(frames.Request.of(windows, options))
-        crashes = 0
-        while crashes < MAX_CRASHES:
-            kept = bool(self._idle)
-            reader, writer = self._idle.pop() if kept else (await self._connect())[:2]
+        for _ in range(MAX_CRASHES):
+            reader, writer = self._kept() or (await self._connect())[:2]
             try:
                 writer.write(request)
                 await writer.drain()
                 body = await frames.receive_async(reader)
             except (OSError, asyncio.IncompleteReadError):
                 writer.close()
-                crashes += not kept  # a kept connection may have broken long ago: no fault of these windows
+                self.close()  # the child has died, so the kept connections are dead too
                 continue
             except BaseException:
                 writer.close()  # cancelled half way: the next answer on it would be this one's
@@ -113,17 +126,43 @@ class AsyncRemoteEngine:
         while self._idle:
             self._idle.pop()[1].close()
 
+    def _kept(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        """A connection that is idle and, as far as can be seen, not broken."""
+        while self._idle:
+            reader, writer = self._idle.pop()
+            if not (reader.at_eof() or writer.is_closing()):
+                return reader, writer
+            writer.close()
+        return None
+
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, frames.Hello]:
         try:
             async with asyncio.timeout(self._timeout_s):
                 while True:
                     try:
-                        reader, writer = await asyncio.open_unix_connection(str(self._path))
-                        return reader, writer, _hello(await frames.receive_async(reader))
+                        return await self._connect_once()
                     except (OSError, asyncio.IncompleteReadError):
                         await asyncio.sleep(PAUSE_S)
         except TimeoutError as error:
             raise EngineUnavailable(f"No answer from the engine within {self._timeout_s:.0f} s") from error
+
+    async def _connect_once(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, frames.Hello]:
+        reader, writer = await asyncio.open_unix_connection(str(self._path))
+        try:
+            return reader, writer, _hello(await frames.receive_async(reader))
+        except BaseException:
+            writer.close()
+            raise
+
+
+def _is_broken(connection: socket.socket) -> bool:
+    """True if the other end of an idle connection is gone. A child that died between calls is no fault of the next."""
+    try:
+        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
 
 
 def _hello(body: bytes) -> frames.Hello:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import ctranslate2
+import msgspec
 import numpy as np
 from faster_whisper import WhisperModel, available_models
 from faster_whisper.tokenizer import Tokenizer
@@ -17,26 +17,34 @@ from faster_whisper.transcribe import get_ctranslate2_storage, merge_punctuation
 
 from callreel.audio.pcm import SAMPLE_RATE, samples, seconds
 from callreel.engines.base import Capabilities, Decoded, DecodeOptions, EngineSpec, Window, as_float
-from callreel.errors import ModelMissing
+from callreel.errors import InvalidInput, ModelMissing
 from callreel.text import DecodeStats, Word
 
 HOP_LENGTH = 160  # samples a mel frame
 SAMPLES_PER_STEP = 320  # samples an encoder position: the encoder halves the mel frames
+MAX_WINDOW_S = 30.0  # positions of the encoder: no weights take more
 MAX_NEW_TOKENS = 224  # half of Whisper's text context, as in the original
 MAX_CONTEXT = 448
 PROMPT_LENGTHS = (0, 4, 8, 16, 32, 64, 128, 223)
 TOKENS_PER_SECOND = 12  # more than anybody says; what is beyond it is a loop, and every looped token costs time
 RELEASED_MIN_WINDOW_S = 10.0  # released weights were trained on 30 s; `docs/why.md` has the measure
+NEEDED_FILES = ("model.bin", "tokenizer.json")  # without the second, faster-whisper would ask the hub for another's
 PREPENDED, APPENDED = "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、"
 
 
 def load(spec: EngineSpec) -> WhisperEngine:
     """Load `spec.model`: a size ("small"), a hub repository id, or a local folder. Raises ModelMissing."""
     folder = find_model(spec.model, Path(spec.models_folder), download=spec.download)
+    missing = [name for name in NEEDED_FILES if not (folder / name).is_file()]
+    if missing:
+        raise ModelMissing(
+            f"There is no whole Whisper model in {folder}: it lacks {' and '.join(missing)}",
+            hint="Give a folder that CTranslate2's converter wrote: model.bin, config.json, tokenizer.json, vocabulary",
+        )
     card = ModelCard.read(folder)
     try:
         model = WhisperModel(str(folder), device="auto", cpu_threads=1, num_workers=spec.threads, compute_type="auto")
-    except (RuntimeError, ValueError, OSError) as error:
+    except Exception as error:  # the tokenizers library raises the bare class
         raise ModelMissing(f"The model in {folder} cannot be loaded: {error}") from error
     return WhisperEngine(model, name=spec.model, card=card, min_window_s=spec.min_window_s)
 
@@ -45,7 +53,7 @@ def find_model(model: str, models_folder: Path, *, download: bool) -> Path:
     """The folder of a model on this machine. Raises ModelMissing if it is not here and may or can not be fetched."""
     from faster_whisper.utils import download_model
 
-    if Path(model).is_dir():
+    if model and Path(model).is_dir():
         return Path(model)
     if model not in available_models() and "/" not in model:
         raise ModelMissing(
@@ -65,18 +73,21 @@ def find_model(model: str, models_folder: Path, *, download: bool) -> Path:
 class ModelCard:
     """What we know of one set of weights, kept as `callreel.json` beside them; defaults fit released Whisper."""
 
-    min_window_s: float = RELEASED_MIN_WINDOW_S
-    max_window_s: float = 30.0
+    min_window_s: Annotated[float, msgspec.Meta(ge=0, le=MAX_WINDOW_S)] = RELEASED_MIN_WINDOW_S
+    max_window_s: Annotated[float, msgspec.Meta(ge=1, le=MAX_WINDOW_S)] = MAX_WINDOW_S
     languages: tuple[str, ...] = ()
     title: str = ""
 
     @classmethod
     def read(cls, folder: Path) -> ModelCard:
+        """Raises ModelMissing for a card that cannot be read."""
         path = folder / "callreel.json"
         if not path.exists():
             return cls()
-        fields = json.loads(path.read_text())
-        return cls(**{**fields, "languages": tuple(fields.get("languages", ()))})
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=cls)
+        except (msgspec.DecodeError, OSError) as error:
+            raise ModelMissing(f"The model's card {path} cannot be read: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,22 +118,26 @@ class WhisperEngine:
     name = "whisper"
 
     def __init__(self, model: WhisperModel, *, name: str, card: ModelCard, min_window_s: float | None = None) -> None:
-        self.model = Path(name).name
+        self.model = Path(name).resolve().name
         self._whisper = model
         floor = card.min_window_s if min_window_s is None else min_window_s
         self.capabilities = Capabilities(
             batch=4 if model.model.device == "cpu" else 16,
             word_times=True,
             translate=model.model.is_multilingual,
-            min_window_s=floor,
+            min_window_s=min(floor, MAX_WINDOW_S),
             max_window_s=card.max_window_s,
             languages=card.languages or (() if model.model.is_multilingual else ("en",)),
         )
         self._detectable = frozenset(self.capabilities.languages)
 
     def decode(self, windows: Sequence[Window], options: DecodeOptions) -> list[Decoded]:
+        """As `Engine.decode`. Raises InvalidInput for a window over 30 s, and a language or task Whisper has not."""
         if not windows:
             return []
+        longest_s = seconds(max(len(window.pcm) for window in windows))
+        if longest_s > MAX_WINDOW_S:
+            raise InvalidInput(f"Whisper takes windows of at most {MAX_WINDOW_S:.0f} s, not of {longest_s:.2f} s")
         encoded = self._encode(windows)
         languages = self._languages(encoded, len(windows), options)
         tokenizers = {language: self._tokenizer(language, options) for language in {found for found, _ in languages}}
@@ -144,9 +159,11 @@ class WhisperEngine:
         return [decoded[i] for i in range(len(windows))]
 
     def _tokenizer(self, language: str, options: DecodeOptions) -> Tokenizer:
-        return Tokenizer(
-            self._whisper.hf_tokenizer, self._whisper.model.is_multilingual, task=options.task, language=language
-        )
+        multilingual = self._whisper.model.is_multilingual
+        try:
+            return Tokenizer(self._whisper.hf_tokenizer, multilingual, task=options.task, language=language)
+        except ValueError as error:
+            raise InvalidInput(str(error)) from error
 
     def _encode(self, windows: Sequence[Window]) -> ctranslate2.StorageView:
         longest = max(len(w.pcm) for w in windows)

@@ -13,7 +13,13 @@ from callreel.audio.pcm import samples, seconds
 from callreel.text import Word, normalized_words
 
 EDGE_S = 0.5  # words that end this near to a window's edge may be cut off by it: they must wait
-JOINT_S = 0.25  # how far the same word's times may differ between two decodes
+TAIL_S = 2.0  # how much of what is committed is looked for in the next decode
+
+# What a joint costs, in words. Engines place a word within 0.15 s or so, a short word lasts 0.15 s, and "five five"
+# are 0.4 s apart: a third of a second of misfit is as bad as a word too few.
+MISFIT_A_SECOND = 3.0
+OTHER_WORD = 0.5  # the same place, another spelling
+LEFT_OUT = 0.7  # a new word is taken for one already committed, though none is like it
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +52,31 @@ def placed(words: Sequence[Word], window_start: int) -> list[Spoken]:
 
 
 class Agreement:
-    """The words of one utterance: committed ones, and the newest guess at what follows them."""
+    """The words of one utterance: committed ones, and the newest guess at what follows them.
 
-    def __init__(self, committed_until: int) -> None:
+    No word before sample `committed_until` is taken; `before` are the words committed ahead of this utterance, so
+    that a window which reaches back over them says none twice.
+    """
+
+    def __init__(self, committed_until: int, before: Sequence[Spoken] = ()) -> None:
         self.committed: list[Spoken] = []
         self.guess: list[Spoken] = []
         self.committed_until = committed_until  # sample; only ever rises
+        self._before = list(before)
 
-    def heard(self, words: Sequence[Spoken], window_end: int) -> list[Spoken]:
+    def follow(self, before: Sequence[Spoken], until: int) -> None:
+        """Stand behind what was committed meanwhile; only while nothing is committed here."""
+        self._before = list(before)
+        self.committed_until = max(self.committed_until, until)
+
+    def tail(self) -> list[Spoken]:
+        """The last words committed, here or before, up to TAIL_S back from `committed_until`."""
+        low = self.committed_until - samples(TAIL_S)
+        return [word for word in [*self._before, *self.committed[-24:]] if word.end > low]
+
+    def heard(self, words: Sequence[Spoken], window_start: int, window_end: int) -> list[Spoken]:
         """Take a partial decode; returns what it commits: the beginning it shares with the guess before it."""
-        fresh = self._after_committed(words)
+        fresh = self._after_committed(words, window_start)
         edge = window_end - samples(EDGE_S)
         agreed = 0
         for old, new in zip(self.guess, fresh, strict=False):
@@ -65,28 +86,24 @@ class Agreement:
         self.guess = fresh[agreed:]
         return self._commit(fresh[:agreed])
 
-    def heard_last(self, words: Sequence[Spoken]) -> list[Spoken]:
+    def heard_last(self, words: Sequence[Spoken], window_start: int) -> list[Spoken]:
         """Take the final decode: what it says after the committed words is committed as it is."""
-        fresh = self._after_committed(words)
+        fresh = self._after_committed(words, window_start)
         self.guess = []
         return self._commit(fresh)
 
     def force(self, until: int) -> list[Spoken]:
-        """Commit the guess up to `until` without agreement: the window is full and must move on."""
-        sure = [word for word in self.guess if word.end <= until]
+        """Commit the guess up to `until` without agreement: no decode will come that could confirm it."""
+        sure = [word for word in self.guess if word.middle < until]
         self.guess = self.guess[len(sure) :]
-        committed = self._commit(sure)
-        self.committed_until = max(self.committed_until, until)
-        return committed
+        return self._commit(sure)
 
-    def _after_committed(self, words: Sequence[Spoken]) -> list[Spoken]:
-        """Words whose middle lies after the committed ones; at the joint the same word is not said twice."""
-        fresh = [word for word in words if word.middle >= self.committed_until]
-        if fresh and self.committed:
-            last = self.committed[-1]
-            if fresh[0].key == last.key and abs(fresh[0].start - last.start) <= samples(JOINT_S):
-                fresh = fresh[1:]
-        return fresh
+    def skip(self, until: int) -> None:
+        """Nothing more is expected before `until`."""
+        self.committed_until = max(self.committed_until, until)
+
+    def _after_committed(self, words: Sequence[Spoken], window_start: int) -> list[Spoken]:
+        return list(words[joint(self.tail(), words, self.committed_until, window_start) :])
 
     def _commit(self, words: Sequence[Spoken]) -> list[Spoken]:
         done = []
@@ -97,3 +114,45 @@ class Agreement:
             done.append(spoken)
         self.committed.extend(done)
         return done
+
+
+def joint(tail: Sequence[Spoken], words: Sequence[Spoken], until: int, window_start: int) -> int:
+    """How many of `words`, heard from `window_start` on, say what the committed `tail`, which ends at `until`, says.
+
+    The cheapest alignment by text and time decides: two decodes differ in a word's time by more than a short word
+    lasts, so its middle alone would now and then lose a word or say it twice. Without a tail the middle decides.
+    """
+    first = next((i for i, word in enumerate(words) if word.end > until - samples(TAIL_S)), len(words))
+    heard = [word for word in tail if word.end > window_start]
+    if not heard:
+        return next((i for i in range(first, len(words)) if words[i].middle >= until), len(words))
+    near = words[first:]
+
+    # row[j]: the cost of taking near[:j] for the tail so far; said[j]: whether it ends with the tail's last word.
+    row, said = [0.0], [False]
+    for new in near:
+        row.append(row[-1] + _left_out(new, until))
+        said.append(False)
+    for old in heard:
+        unheard = min(1.0, (old.end - window_start) / max(1, old.end - old.start))
+        below, said = row, [False]
+        row = [below[0] + unheard]
+        for j, new in enumerate(near):
+            same = old.key == new.key
+            misfit = MISFIT_A_SECOND * seconds(abs(old.middle - new.middle))
+            taken = below[j] + misfit + (0.0 if same else OTHER_WORD)
+            other = min(below[j + 1] + unheard, row[j] + _left_out(new, until))
+            row.append(min(taken, other))
+            said.append(same and taken <= other)
+    # What follows the tail's last word is new, whatever its time; else a word long before `until` hardly is.
+    early = 0.0
+    totals = [0.0] * len(row)
+    for j in range(len(near), -1, -1):
+        if j < len(near):
+            early += MISFIT_A_SECOND * max(0.0, seconds(until - near[j].middle))
+        totals[j] = row[j] + (0.0 if said[j] else early)
+    return first + min(range(len(totals)), key=lambda j: (totals[j], j))
+
+
+def _left_out(new: Spoken, until: int) -> float:
+    return max(0.0, LEFT_OUT + MISFIT_A_SECOND * seconds(new.middle - until))

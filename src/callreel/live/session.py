@@ -10,10 +10,10 @@ from enum import Enum
 
 import numpy as np
 
-from callreel.audio.pcm import EMPTY, Pcm, samples, seconds
+from callreel.audio.pcm import BYTES_PER_SAMPLE, Pcm, samples, seconds
 from callreel.audio.vad import FRAME, SILENCE_THRESHOLD, SPEECH_THRESHOLD
 from callreel.engines.base import Decoded, DecodeOptions, Window
-from callreel.live.policy import Agreement, Spoken, placed
+from callreel.live.policy import TAIL_S, Agreement, Spoken, placed
 from callreel.offline.assemble import is_invented
 from callreel.offline.chunk import BREAK_S, PADDING_S, quietest
 from callreel.text import Segment, join_words
@@ -21,6 +21,9 @@ from callreel.text import Segment, join_words
 MIN_SPEECH_S = 0.1  # shorter bursts are clicks
 PAUSE_S = 0.1  # a gap in speech this long is a place where a window may start
 SURE_OF_LANGUAGE = 0.8
+import os
+
+LEAD_S = float(os.environ.get("LEAD", "0.3"))
 LANGUAGE_SPEECH_S = 6.0  # after this much speech the likeliest language is taken
 
 
@@ -57,6 +60,7 @@ class Utterance:
     agreement: Agreement
     heard_until: int  # end of the newest window that was decoded
     end: int | None = None
+    torn: bool = False  # goes on with speech that a flush cut in two
     completed_words: int = 0  # of agreement.committed, how many already stand in a completed segment
 
 
@@ -86,13 +90,14 @@ class Session:
         self.language = options.language
         self.language_probability = 1.0
         self._votes: dict[str, float] = {}
-        self._pcm, self._pcm_start = EMPTY, at
+        self._pcm, self._pcm_start = bytearray(), at  # appends and drops at its front without copying the rest
         self._frame_at = at
         self._speech_start: int | None = None  # of the burst being heard
         self._speech_end = at
         self._floor = max(start, at)  # no word before this sample is ours any more
         self._pauses: deque[int] = deque([at])  # where a window may start without cutting a word
-        self._window_floor = at  # no window may start before it
+        self._tail: list[Spoken] = []  # the last words committed
+        self._flushed_at: int | None = None  # in the middle of speech
         self._current: Utterance | None = None
         self._finals: deque[Utterance] = deque()
         self._out: Work | None = None
@@ -102,7 +107,7 @@ class Session:
 
     def feed(self, pcm: Pcm, probabilities: np.ndarray[tuple[int], np.dtype[np.float32]]) -> None:
         """Audio, and the speech probabilities of the frames it completed."""
-        self._pcm = np.concatenate([self._pcm, pcm])
+        self._pcm += pcm.tobytes()
         for probability in probabilities:
             self._frame(float(probability))
         self._forget()
@@ -112,13 +117,14 @@ class Session:
         if self._speech_start is not None and self._current is None:
             self._begin(self._speech_start)
         if self._current is not None:
+            self._flushed_at = self._speech_end if self._speech_start is not None else None
             self._finish(self.received)
         self._speech_start = None
 
     @property
     def received(self) -> int:
         """Samples heard so far, on the track's clock."""
-        return self._pcm_start + len(self._pcm)
+        return self._pcm_start + len(self._pcm) // BYTES_PER_SAMPLE
 
     @property
     def idle(self) -> bool:
@@ -128,19 +134,21 @@ class Session:
     # -- what the engine is asked for
 
     def wants(self) -> bool | None:
-        """True: a final decode is due. False: a partial one. None: nothing (or one is out)."""
+        """True: a decode is due that must be done. False: a partial one. None: nothing (or one is out)."""
         if self._out is not None:
             return None
         if self._finals:
             return True
         u = self._current
-        if u is not None and self.received - u.heard_until >= samples(self.options.hop_s):
-            return False
-        return None
+        if u is None:
+            return None
+        if self._is_full(u):
+            return True
+        return False if self._frame_at - u.heard_until >= samples(self.options.hop_s) else None
 
     def window_s(self) -> float:
         """Length of the window that `take` would give now."""
-        start, end = self._bounds(self._finals[0]) if self._finals else self._bounds(self._current)
+        start, end = self._bounds(self._next())
         return seconds(end - start)
 
     def decode_options(self) -> DecodeOptions:
@@ -148,32 +156,39 @@ class Session:
         return DecodeOptions(language=self.language, task=o.task, hotwords=o.hotwords)
 
     def take(self) -> Work:
-        """The decode that `wants` spoke of, with the newest audio."""
-        final = bool(self._finals)
-        utterance = self._finals[0] if final else self._current
-        assert utterance is not None
-        if not final:
-            self._make_room(utterance)
-        start, end = self._bounds(utterance)
-        pcm = self._pcm[start - self._pcm_start : end - self._pcm_start].copy()
-        self._out = Work(Window(pcm, self.options.prompt), self.decode_options(), final, start, end, utterance)
+        """The decode that `wants` spoke of, with the newest audio that fits into a window."""
+        u = self._next()
+        if not u.agreement.committed:
+            u.agreement.follow(self._tail, self._floor)
+        final = bool(self._finals) or self._is_full(u)
+        start, end = self._bounds(u)
+        self._out = Work(
+            Window(self._kept(start, end), self.options.prompt), self.decode_options(), final, start, end, u
+        )
         return self._out
 
     def decoded(self, work: Work, result: Decoded | None) -> list[Segment]:
         """Take a result (None: the engine gave it up). Returns segments: completed ones, then at most one partial."""
         self._out = None
         u = work.utterance
+        u.heard_until = work.end
         words = [] if result is None or is_invented(result) else placed(result.words, work.start)
         if result is not None and words:
             self._vote(result, seconds(work.end - work.start))
-        if work.final:
-            u.agreement.heard_last(words)
+        done = work.end == u.end
+        if result is None and (done or work.final):
+            u.agreement.force(work.end)  # the guess is the best that is known
+        elif done:
+            u.agreement.heard_last(words, work.start)
+        elif result is not None:
+            u.agreement.heard(words, work.start, work.end)
+        if done:
             self._finals.popleft()
             self._floor = max(self._floor, u.agreement.committed_until)
-        elif result is not None:
-            u.heard_until = work.end
-            u.agreement.heard(words, work.end)
-        return self._segments(u, done=work.final, result=result)
+            self._tail = u.agreement.tail()
+        elif work.end - work.start >= samples(self.options.max_window_s):
+            self._make_room(u, work.start)
+        return self._segments(u, done=done, result=result)
 
     # -- speech to utterances
 
@@ -183,8 +198,6 @@ class Session:
         if probability >= (SPEECH_THRESHOLD if self._speech_start is None else SILENCE_THRESHOLD):
             self._speaking(start)
         elif self._speech_start is not None and self._frame_at - self._speech_end >= samples(PAUSE_S):
-            if self._speech_end - self._speech_start >= samples(MIN_SPEECH_S) and self._current is None:
-                self._begin(self._speech_start)
             self._speech_start = None
         u = self._current
         if u is not None and self._frame_at - self._speech_end >= samples(self.options.endpoint_silence_s):
@@ -208,7 +221,9 @@ class Session:
 
     def _begin(self, speech_start: int) -> None:
         start = next(pause for pause in reversed(self._pauses) if pause <= speech_start)
-        self._current = Utterance(start, Agreement(max(self._floor, start)), start)
+        # Speech that a flush cut in two: the word at the cut is only whole in a window that starts before it.
+        torn = self._flushed_at is not None and speech_start - self._flushed_at < samples(PAUSE_S)
+        self._current = Utterance(start, Agreement(max(self._floor, start if not torn else 0)), start, torn=torn)
 
     def _finish(self, end: int) -> None:
         assert self._current is not None
@@ -218,45 +233,68 @@ class Session:
 
     # -- windows
 
-    def _bounds(self, u: Utterance | None) -> tuple[int, int]:
+    def _next(self) -> Utterance:
+        u = self._finals[0] if self._finals else self._current
         assert u is not None
-        end = u.end if u.end is not None else self.received
-        return max(self._window_start(u, end), self._window_floor, self._pcm_start), end
+        return u
+
+    def _bounds(self, u: Utterance) -> tuple[int, int]:
+        """The next window of `u`. More speech than a window holds is decoded from its start on, none is passed over."""
+        heard = u.end if u.end is not None else self._frame_at
+        start = max(self._window_start(u, heard), self._pcm_start)
+        return start, min(heard, start + samples(self.options.max_window_s))
+
+    def _is_full(self, u: Utterance) -> bool:
+        start, end = self._bounds(u)
+        return end - start >= samples(self.options.max_window_s)
 
     def _window_start(self, u: Utterance, end: int) -> int:
         """Where the cut rule lets the window to `end` start, so that only new speech is decoded again."""
-        until = u.agreement.committed_until
+        o, agreement = self.options, u.agreement
+        until = agreement.committed_until
         nearest = u.start
-        if u.agreement.committed:
-            pauses = [] if self.options.cut is CutRule.WORD else [p for p in self._pauses if p <= until]
-            near = [p for p in pauses if p >= until - samples(self.options.look_back_s)]
-            nearest = near[-1] if near else until
-        if self.options.cut is CutRule.FILL:
-            shortest = samples(self.options.min_window_s)
+        if agreement.committed or u.torn:
+            pauses = [] if o.cut is CutRule.WORD else [p for p in self._pauses if p <= until]
+            # never so far back that a full window would not move on
+            near = [p for p in pauses if p >= until - samples(min(o.look_back_s, o.max_window_s / 4))]
+            nearest = max(near[-1] if near else self._lead(agreement), u.start - (samples(TAIL_S) if u.torn else 0))
+        if o.cut is CutRule.FILL:
+            shortest = samples(min(o.min_window_s, o.max_window_s))
             return next((p for p in self._pauses if p < nearest and end - p <= shortest), nearest)
         return nearest
 
-    def _make_room(self, u: Utterance) -> None:
+    def _lead(self, agreement: Agreement) -> int:
+        """In the middle of speech: the start of a committed word a little before the new ones."""
+        until = agreement.committed_until
+        starts = [
+            word.start for word in agreement.tail() if until - samples(TAIL_S) <= word.start <= until - samples(LEAD_S)
+        ]
+        return starts[-1] if starts and LEAD_S else until
+
+    def _make_room(self, u: Utterance, start: int) -> None:
         """A full window moves on without agreement: speech without end must not grow latency or memory."""
         limit = samples(self.options.max_window_s)
-        if self.received - self._bounds(u)[0] <= limit:
-            return
-        low, high = self.received - limit + limit // 8, self.received - limit + limit // 4
-        u.agreement.force(high)
-        last = u.agreement.committed_until
-        quiet = self._pcm_start + quietest(self._pcm, low - self._pcm_start, high - self._pcm_start)
-        self._window_floor = last if last >= low else quiet
+        half, quiet_from = start + limit // 2, start + 3 * limit // 8
+        if u.agreement.committed_until < quiet_from:
+            u.agreement.force(half)
+        if u.agreement.committed_until < quiet_from:
+            u.agreement.skip(quiet_from + quietest(self._kept(quiet_from, half), 0, half - quiet_from))
+            u.start = max(u.start, u.agreement.committed_until)
+
+    def _kept(self, start: int, end: int) -> Pcm:
+        """A copy of samples [start, end)."""
+        low = start - self._pcm_start
+        return np.frombuffer(self._pcm, np.int16, count=end - start, offset=low * BYTES_PER_SAMPLE).copy()
 
     def _forget(self) -> None:
         """Drop audio that no window can reach any more."""
+        o = self.options
         utterances = [*self._finals, *([self._current] if self._current else [])]
-        starts = [self._bounds(u)[0] for u in utterances]
-        reach = max(self.options.min_window_s, self.options.look_back_s) if self.options.cut is CutRule.FILL else 0.0
-        starts.append(self._speech_end - samples(reach + PADDING_S) - FRAME)
-        starts.append(self.received - samples(reach + BREAK_S))
-        keep = max(self._pcm_start, min(starts))
-        if keep - self._pcm_start >= samples(1.0):  # not for every frame: a copy a second is enough
-            self._pcm = self._pcm[keep - self._pcm_start :].copy()
+        starts = [self._window_start(u, u.end or self._frame_at) for u in utterances]
+        reach = min(o.min_window_s, o.max_window_s) if o.cut is CutRule.FILL else 0.0
+        keep = min([*starts, self._frame_at - samples(reach + BREAK_S)])
+        if keep > self._pcm_start:
+            del self._pcm[: (keep - self._pcm_start) * BYTES_PER_SAMPLE]
             self._pcm_start = keep
 
     # -- results

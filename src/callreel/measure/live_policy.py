@@ -1,49 +1,190 @@
-"""Live against offline on known audio, by window floor and cut rule, with session and policy on a virtual clock."""
+"""Live against offline on known audio, by window floor and cut rule, with session and policy on a virtual clock.
+
+Nothing here depends on how fast the machine is: every decode takes the same virtual time, so two runs give the same
+text and the same delays.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import multiprocessing
+import os
+import platform
+import tempfile
+import wave
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
+from rapidfuzz.distance import Levenshtein
 
-from callreel.audio.pcm import Pcm, samples, seconds
-from callreel.audio.vad import Vad
-from callreel.engines.base import Decoded, Engine
-from callreel.live.session import LiveOptions, Session, Work
-from callreel.text import Segment
+from callreel.audio.pcm import SAMPLE_RATE, Pcm, samples, seconds
+from callreel.audio.vad import FRAME, Probabilities, Vad
+from callreel.engines import whisper
+from callreel.engines.base import Decoded, Engine, EngineSpec
+from callreel.live.session import CutRule, LiveOptions, Session, Work
+from callreel.measure.wer import compare
+from callreel.offline.pipeline import TranscribeOptions, transcribe
+from callreel.text import Segment, Word, normalized_words, text_of
 
 CHUNK_S = 0.256  # what WhisperLive's client sends at a time
+DECODE_S = 0.2  # virtual time of one decode
+SAME_MOMENT_S = 0.5  # a word shown this near to where the reference has it is that word
+MARGIN_S = 0.05  # kept round an utterance that is cut out
+N_SHUFFLED, N_UNBROKEN = 4, 6  # composed recordings of either kind
+GROUPS = ("plain", "composed", "unbroken")
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """What is said in samples [start, end) of a recording; the words carry seconds from the recording's start."""
+
+    start: int
+    end: int
+    words: tuple[Word, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One track whose words are known. `group` is one of GROUPS."""
+
+    name: str
+    group: str
+    language: str | None
+    pcm: Pcm
+    utterances: tuple[Utterance, ...]
+
+    @property
+    def words(self) -> list[Word]:
+        return [word for utterance in self.utterances for word in utterance.words]
+
+    @property
+    def text(self) -> str:
+        return " ".join(word.word for word in self.words)
+
+
+def recordings(folder: Path) -> list[Recording]:
+    """Every track of `references.json` in `folder`, and recordings composed from their utterances, always the same."""
+    plain = [track for name, facts in _references(folder).items() for track in _tracks(folder / name, facts)]
+    return [*plain, *_composed(plain)]
+
+
+def _references(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "references.json").read_text())
+    return found
+
+
+def _tracks(path: Path, facts: Mapping[str, Any]) -> Iterator[Recording]:
+    channels = _channels(path)
+    for channel, (track, said) in zip(channels, facts["tracks"].items(), strict=False):
+        utterances = tuple(
+            Utterance(
+                samples(u["start"]),
+                samples(u["end"]),
+                tuple(Word(w["word"], w["start"], w["end"]) for w in u["words"]),
+            )
+            for u in said["utterances"]
+        )
+        name = path.stem if len(facts["tracks"]) == 1 else f"{path.stem}/{track}"
+        if utterances:
+            yield Recording(name, "plain", facts["language"], channel, utterances)
+
+
+def _channels(path: Path) -> list[Pcm]:
+    """Each channel of a file by itself, at 16 kHz (`audio.decode` would mix them)."""
+    with av.open(str(path)) as container:
+        stream = container.streams.audio[0]
+        resampler = av.AudioResampler(format="s16p", layout=stream.layout, rate=SAMPLE_RATE)
+        frames = [f for frame in container.decode(stream) for f in resampler.resample(frame)]
+        blocks = [f.to_ndarray() for f in [*frames, *resampler.resample(None)] if f.samples]
+    return [np.ascontiguousarray(channel, dtype=np.int16) for channel in np.concatenate(blocks, axis=1)]
+
+
+def _composed(plain: Sequence[Recording]) -> Iterator[Recording]:
+    """Utterances of the commonest language in new orders: with pauses between them, and with none."""
+    languages = [recording.language for recording in plain]
+    language = max(sorted({x for x in languages if x}), key=languages.count)
+    pool = [(r.pcm, u) for r in plain if r.language == language for u in r.utterances]
+    for i in range(N_SHUFFLED):
+        yield _joined(f"shuffled {i + 1}", "composed", language, pool, seed=i, total_s=40.0, gap_s=(0.4, 1.6))
+    for i in range(N_UNBROKEN):
+        total_s = 20.0 + 20.0 * i / max(N_UNBROKEN - 1, 1)
+        name = f"unbroken {i + 1}"
+        yield _joined(name, "unbroken", language, pool, seed=100 + i, total_s=total_s, gap_s=(0.02, 0.08))
+
+
+def _joined(
+    name: str,
+    group: str,
+    language: str,
+    pool: Sequence[tuple[Pcm, Utterance]],
+    *,
+    seed: int,
+    total_s: float,
+    gap_s: tuple[float, float],
+) -> Recording:
+    random, margin = np.random.default_rng(seed), samples(MARGIN_S)
+    parts, utterances = [np.zeros(samples(0.5), np.int16)], list[Utterance]()
+    at = len(parts[0])
+    for i in random.permutation(len(pool)):
+        pcm, said = pool[int(i)]
+        low, high = max(0, said.start - margin), min(len(pcm), said.end + margin)
+        if at + high - low > samples(total_s) and utterances:
+            break
+        moved_s = seconds(at - low)
+        words = tuple(word.shifted(moved_s) for word in said.words)
+        utterances.append(Utterance(at + said.start - low, at + said.end - low, words))
+        gap = np.zeros(samples(float(random.uniform(*gap_s))), np.int16)
+        parts += [pcm[low:high], gap]
+        at += high - low + len(gap)
+    parts.append(np.zeros(samples(1.0), np.int16))
+    return Recording(name, group, language, np.concatenate(parts), tuple(utterances))
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A word of the live transcript and the moment, in seconds of the recording, at which it was certain."""
+
+    word: Word
+    at_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class LiveRun:
-    """One recording through a session: what was said, and when each word was certain."""
+    """One recording through a session: what was said, when each word was certain, and what was shown meanwhile."""
 
     segments: list[Segment]
-    commit_delays_s: list[float]  # of each word: the moment it was committed minus the moment it had been said
+    committed: list[Committed]
+    shown: list[tuple[float, Segment]]  # every segment, partial or completed, with its moment
     decodes: int
-    decoded_audio_s: float
+    decoded_s: float  # audio given to the engine
+    padded_s: float  # the same, with what the engine pads each window with
 
 
 class VirtualRun:
     """One session played in real time on a virtual clock; each decode takes `decode_s`, and audio never waits for it."""
 
-    def __init__(self, engine: Engine, options: LiveOptions, *, decode_s: float = 0.2) -> None:
+    def __init__(self, engine: Engine, options: LiveOptions, *, decode_s: float = DECODE_S) -> None:
         self._engine, self._decode_s = engine, decode_s
-        self._session, self._vad = Session(options, track="main"), Vad()
+        self._session = Session(options, track="main")
         self._out: tuple[Work, Decoded, float] | None = None  # what, its result, when that comes
-        self._segments: list[Segment] = []
-        self._delays_s: list[float] = []
-        self._decodes = 0
-        self._decoded_s = 0.0
+        self._run = LiveRun([], [], [], 0, 0.0, 0.0)
 
-    def play(self, pcm: Pcm) -> LiveRun:
+    def play(self, pcm: Pcm, probabilities: Probabilities | None = None) -> LiveRun:
+        """Play a whole recording; `probabilities` of its frames, where they are known already."""
+        heard = Vad().feed(pcm) if probabilities is None else probabilities
         chunk = samples(CHUNK_S)
         for at in range(0, len(pcm), chunk):
             part = np.array(pcm[at : at + chunk])
             now = seconds(at + len(part))
             self._settle(now)
-            self._session.feed(part, self._vad.feed(part))
+            self._session.feed(part, heard[at // FRAME : (at + len(part)) // FRAME])
             self._start(now)
         self._session.flush()
         now = seconds(len(pcm))
@@ -51,15 +192,20 @@ class VirtualRun:
             self._settle(now)
             self._start(now)
             now = self._out[2] if self._out else now
-        return LiveRun(self._segments, self._delays_s, self._decodes, round(self._decoded_s, 2))
+        return self._run
 
     def _start(self, now: float) -> None:
-        if self._session.wants() is None:
+        if self._out is not None or self._session.wants() is None:
             return
         work = self._session.take()
         self._out = work, self._engine.decode([work.window], work.options)[0], now + self._decode_s
-        self._decodes += 1
-        self._decoded_s += seconds(len(work.window.pcm))
+        length_s = seconds(len(work.window.pcm))
+        self._run = replace(
+            self._run,
+            decodes=self._run.decodes + 1,
+            decoded_s=self._run.decoded_s + length_s,
+            padded_s=self._run.padded_s + max(length_s, self._engine.capabilities.min_window_s),
+        )
 
     def _settle(self, now: float) -> None:
         if self._out is None or now < self._out[2]:
@@ -68,5 +214,290 @@ class VirtualRun:
         self._out = None
         agreement = work.utterance.agreement
         known = len(agreement.committed)
-        self._segments += [s for s in self._session.decoded(work, result) if s.completed]
-        self._delays_s += [max(0.0, at - seconds(word.end)) for word in agreement.committed[known:]]
+        for segment in self._session.decoded(work, result):
+            self._run.shown.append((at, segment))
+            if segment.completed:
+                self._run.segments.append(segment)
+        self._run.committed.extend(Committed(word.as_word(), at) for word in agreement.committed[known:])
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One recording, one floor, one cut rule. Delays count from the end of the word in the reference."""
+
+    recording: str
+    group: str
+    audio_s: float
+    words: int
+    live_errors: int
+    offline_errors: int
+    lost: int  # words that offline has and live has not
+    doubled: int  # words that live says twice and offline once
+    decodes: int
+    padded_s: float
+    commit_delays_s: tuple[float, ...]
+    partial_delays_s: tuple[float, ...]
+    live: str
+    offline: str
+
+    @property
+    def difference(self) -> float:
+        """Live WER minus offline WER."""
+        return (self.live_errors - self.offline_errors) / self.words
+
+
+def measure(recording: Recording, engine: Engine, options: LiveOptions, offline: str) -> Outcome:
+    """Play one recording live and compare it with what `offline` says."""
+    run = VirtualRun(engine, options).play(recording.pcm, _probabilities(recording))
+    live = text_of(run.segments)
+    against = compare(offline, live)
+    return Outcome(
+        recording.name,
+        recording.group,
+        seconds(len(recording.pcm)),
+        len(normalized_words(recording.text)),
+        compare(recording.text, live).errors,
+        compare(recording.text, offline).errors,
+        against.deletions,
+        against.doubled,
+        run.decodes,
+        run.padded_s,
+        tuple(_commit_delays(recording.words, run.committed)),
+        tuple(_partial_delays(recording.words, run.shown)),
+        live,
+        offline,
+    )
+
+
+def _commit_delays(words: Sequence[Word], committed: Sequence[Committed]) -> Iterator[float]:
+    """Of each word that was heard rightly: the moment it was committed minus the moment it had been said."""
+    said, got = [_key(w) for w in words], [_key(c.word) for c in committed]
+    for edit in Levenshtein.opcodes(said, got):
+        if edit.tag == "equal":
+            for i, j in zip(range(edit.src_start, edit.src_end), range(edit.dest_start, edit.dest_end), strict=True):
+                yield committed[j].at_s - words[i].end
+
+
+def _partial_delays(words: Sequence[Word], shown: Sequence[tuple[float, Segment]]) -> Iterator[float]:
+    """Of each word: the moment it was first shown minus the moment it had been said."""
+    waiting = list(words)
+    for at_s, segment in shown:
+        places = [(_key(w), (w.start + w.end) / 2) for w in segment.words]
+        still = []
+        for word in waiting:
+            middle = (word.start + word.end) / 2
+            if any(key == _key(word) and abs(place - middle) <= SAME_MOMENT_S for key, place in places):
+                yield at_s - word.end
+            else:
+                still.append(word)
+        waiting = still
+
+
+def _key(word: Word) -> str:
+    return " ".join(normalized_words(word.word))
+
+
+_heard: dict[str, Probabilities] = {}
+
+
+def _probabilities(recording: Recording) -> Probabilities:
+    """The VAD hears each recording once a process."""
+    if recording.name not in _heard:
+        _heard[recording.name] = Vad().feed(recording.pcm)
+    return _heard[recording.name]
+
+
+def offline_text(recording: Recording, engine: Engine) -> str:
+    """What the offline pipeline makes of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "recording.wav"
+        with wave.open(str(path), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(SAMPLE_RATE)
+            file.writeframes(recording.pcm.tobytes())
+        return text_of(transcribe(path, engine, TranscribeOptions(), work=Path(folder)).segments)
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """All runs of one recording at one floor."""
+
+    folder: Path
+    model: Path
+    recording: int
+    floor_s: float
+    cuts: tuple[CutRule, ...]
+    hops_s: tuple[float, ...]
+
+
+@lru_cache(maxsize=1)
+def _known(folder: Path) -> list[Recording]:
+    return recordings(folder)
+
+
+@lru_cache(maxsize=8)
+def _engine(model: Path, floor_s: float) -> Engine:
+    return whisper.load(EngineSpec("whisper", str(model), str(model.parent), min_window_s=floor_s))
+
+
+def _outcomes(task: _Task) -> list[tuple[float, CutRule, float, Outcome]]:
+    recording, engine = _known(task.folder)[task.recording], _engine(task.model, task.floor_s)
+    offline = offline_text(recording, engine)
+    found = []
+    for hop_s in task.hops_s:
+        for cut in task.cuts:
+            options = LiveOptions(
+                hop_s=hop_s, cut=cut, min_window_s=task.floor_s, max_window_s=engine.capabilities.max_window_s
+            )
+            found.append((task.floor_s, cut, hop_s, measure(recording, engine, options, offline)))
+    return found
+
+
+def run(
+    recordings_folder: Path,
+    model_folder: Path,
+    *,
+    floors: Sequence[float] = (2, 5, 10, 30),
+    cuts: Sequence[CutRule] = tuple(CutRule),
+    hops_s: Sequence[float] = (LiveOptions().hop_s,),
+    processes: int = 2,
+) -> dict[str, Any]:
+    """Compare live with offline for every window floor (s), hop (s) and cut rule; the result can be written as JSON."""
+    known = _known(recordings_folder)
+    tasks = [
+        _Task(recordings_folder, model_folder, i, float(floor_s), tuple(cuts), tuple(hops_s))
+        for floor_s in sorted(floors, reverse=True)  # the dearest first, so that both processes end together
+        for i in sorted(range(len(known)), key=lambda i: -len(known[i].pcm))
+    ]
+    rows: dict[tuple[float, float, CutRule], list[Outcome]] = {
+        (float(floor_s), hop_s, cut): [] for floor_s in sorted(floors) for hop_s in hops_s for cut in cuts
+    }
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for found in pool.map(_outcomes, tasks):
+            for floor_s, cut, hop_s, outcome in found:
+                rows[floor_s, hop_s, cut].append(outcome)
+    defaults = asdict(LiveOptions()) | {"cut": LiveOptions().cut.value}
+    return {
+        "benchmark": "live-policy",
+        "model": model_folder.resolve().name,
+        "machine": machine(),
+        "settings": {"chunk_s": CHUNK_S, "decode_s": DECODE_S, "defaults": defaults},
+        "audio": {
+            group: {
+                "recordings": sum(r.group == group for r in known),
+                "seconds": round(sum(seconds(len(r.pcm)) for r in known if r.group == group), 1),
+                "words": sum(len(r.words) for r in known if r.group == group),
+            }
+            for group in GROUPS
+        },
+        "rows": [_row(*key, outcomes) for key, outcomes in rows.items()],
+    }
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were taken on, and nothing that says whose machine it is."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = (line.partition(":") for line in info.read_text().splitlines())
+        cpu = next((value.strip() for name, _, value in lines if name.strip() == "model name"), cpu)
+    packages = ("callreel", "ctranslate2", "faster-whisper", "numpy", "onnxruntime")
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": {package: version(package) for package in packages},
+    }
+
+
+def _row(floor_s: float, hop_s: float, cut: CutRule, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    groups = {group: [o for o in outcomes if o.group == group] for group in GROUPS}
+    return {
+        "floor_s": floor_s,
+        "hop_s": hop_s,
+        "cut": cut.value,
+        **_figures(outcomes),
+        "groups": {group: _figures(members) for group, members in groups.items() if members},
+        "recordings": [
+            {
+                "recording": o.recording,
+                "words": o.words,
+                "live_wer": round(o.live_errors / o.words, 4),
+                "offline_wer": round(o.offline_errors / o.words, 4),
+                "lost": o.lost,
+                "doubled": o.doubled,
+            }
+            for o in sorted(outcomes, key=lambda o: (GROUPS.index(o.group), o.recording))
+        ],
+    }
+
+
+def _figures(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    words, audio_s = sum(o.words for o in outcomes), sum(o.audio_s for o in outcomes)
+    commits = [delay for o in outcomes for delay in o.commit_delays_s]
+    partials = [delay for o in outcomes for delay in o.partial_delays_s]
+    decodes = sum(o.decodes for o in outcomes)
+    return {
+        "words": words,
+        "live_wer": round(sum(o.live_errors for o in outcomes) / words, 4),
+        "offline_wer": round(sum(o.offline_errors for o in outcomes) / words, 4),
+        "difference_mean": round(sum(o.difference for o in outcomes) / len(outcomes), 4),
+        "difference_worst": round(max(o.difference for o in outcomes), 4),
+        "lost": sum(o.lost for o in outcomes),
+        "doubled": sum(o.doubled for o in outcomes),
+        "commit_delay_s": _percentiles(commits),
+        "partial_delay_s": _percentiles(partials),
+        "decodes": decodes,
+        "decodes_per_audio_s": round(decodes / audio_s, 3),
+        "padded_per_audio_s": round(sum(o.padded_s for o in outcomes) / audio_s, 3),
+    }
+
+
+def _percentiles(values: Iterable[float]) -> dict[str, float | None]:
+    known = list(values)
+    return {name: round(float(np.percentile(known, q)), 2) if known else None for name, q in (("p50", 50), ("p95", 95))}
+
+
+COLUMNS = (
+    ("floor", 5), ("hop", 4), ("cut", 9), ("live", 6), ("offl.", 6), ("mean", 7), ("worst", 7), ("plain", 7),
+    ("comp.", 7), ("unbr.", 7), ("lost", 4), ("dbl", 3), ("commit p50/p95", 14), ("partial p50/p95", 15),
+    ("dec/s", 5), ("cost", 5),
+)  # fmt: skip
+
+
+def report(result: Mapping[str, Any]) -> str:
+    """The result of `run` as a table for people: rates in percent, times in seconds."""
+    audio, facts = result["audio"], result["machine"]
+    lines = [
+        f"{sum(a['words'] for a in audio.values())} words in {sum(a['seconds'] for a in audio.values()):.0f} s of audio: "
+        + ", ".join(f"{a['recordings']} {group}" for group, a in audio.items())
+        + f"; model {result['model']}; {facts['cpu']}, {facts['cores']} cores",
+        "live, offl.: WER in %; mean, worst, plain, comp., unbr.: live minus offline, in points a recording;",
+        "lost, dbl: words lost and doubled against offline; delays in s; cost: s of padded audio decoded per s of audio",
+        "",
+        "  ".join(name.rjust(width) for name, width in COLUMNS),
+    ]
+    for row in result["rows"]:
+        groups = [row["groups"].get(group, {}).get("difference_mean") for group in GROUPS]
+        differences = [row["difference_mean"], row["difference_worst"], *groups]
+        cells = [
+            f"{row['floor_s']:g}",
+            f"{row['hop_s']:g}",
+            row["cut"],
+            f"{100 * row['live_wer']:.1f}",
+            f"{100 * row['offline_wer']:.1f}",
+            *("-" if d is None else f"{100 * d:+.1f}" for d in differences),
+            str(row["lost"]),
+            str(row["doubled"]),
+            _pair(row["commit_delay_s"]),
+            _pair(row["partial_delay_s"]),
+            f"{row['decodes_per_audio_s']:.2f}",
+            f"{row['padded_per_audio_s']:.2f}",
+        ]
+        lines.append("  ".join(cell.rjust(width) for cell, (_, width) in zip(cells, COLUMNS, strict=True)))
+    return "\n".join(lines)
+
+
+def _pair(percentiles: Mapping[str, float | None]) -> str:
+    return " / ".join("-" if value is None else f"{value:.2f}" for value in percentiles.values())

@@ -13,8 +13,8 @@ import numpy as np
 from callreel.audio.decode import open_spool, spool
 from callreel.audio.pcm import Pcm, seconds
 from callreel.audio.vad import detect_speech
-from callreel.engines.base import Decoded, DecodeOptions, Engine, Window
-from callreel.errors import Cancelled
+from callreel.engines.base import Capabilities, Decoded, DecodeOptions, Engine, Window
+from callreel.errors import Cancelled, InvalidInput
 from callreel.offline.assemble import assemble
 from callreel.offline.chunk import Chunk, chunks
 from callreel.text import Segment
@@ -64,8 +64,10 @@ def transcribe(
 ) -> Transcription:
     """Write down the audio of `source`; `work` is a folder for the spool, which is removed again.
 
-    Raises UnreadableMedia, EngineUnavailable, and Cancelled when `cancelled()` turns true (asked between batches).
+    Raises UnreadableMedia, EngineUnavailable, InvalidInput for what the engine cannot do, and Cancelled when
+    `cancelled()` turns true (asked between batches).
     """
+    _check(options, engine.capabilities)
     path = work / "audio.s16"
     try:
         on_progress(Progress(0, "decode"))
@@ -82,6 +84,17 @@ def transcribe(
         return Transcription(segments, language, round(seconds(len(pcm)), 3))
     finally:
         path.unlink(missing_ok=True)
+
+
+def _check(options: TranscribeOptions, can: Capabilities) -> None:
+    if options.task == "translate" and not can.translate:
+        raise InvalidInput("This engine does not translate", field="task")
+    if options.language is not None and can.languages and options.language not in can.languages:
+        raise InvalidInput(
+            f"This engine has no language {options.language!r}",
+            hint=f"It has: {', '.join(can.languages)}",
+            field="language",
+        )
 
 
 class _Run:

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, exists, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, exists, select, tuple_, update
 from sqlalchemy import insert as insert_into
 
+from callreel import clock
 from callreel.errors import NotFound
 from callreel.storage.inserts import insert
 from callreel.storage.tables import segment, transcript
@@ -33,6 +34,23 @@ class Transcript:
     current: bool
     warnings: list[str]
     created_at: str
+
+    @classmethod
+    def of_file(cls, engine: str, model: str, language: str | None, warnings: list[str]) -> Transcript:
+        """A finished transcript that stands in no database: of a file transcribed on the command line."""
+        return cls(
+            id=clock.new_id(),
+            call_id="",
+            pass_="final",
+            language=language,
+            engine=engine,
+            model=model,
+            state="done",
+            job_id=None,
+            current=True,
+            warnings=warnings,
+            created_at=clock.now(),
+        )
 
 
 def create_transcript(
@@ -83,6 +101,11 @@ def current_transcript(conn: Connection, call_id: str) -> Transcript | None:
 def live_transcript(conn: Connection, call_id: str) -> Transcript | None:
     """The newest live transcript of the call, current or not."""
     return _newest(conn, transcript.c.call_id == call_id, transcript.c.pass_ == "live")
+
+
+def of_call(conn: Connection, call_id: str) -> list[Transcript]:
+    """All transcripts of a call, newest first."""
+    return [Transcript(**row) for row in conn.execute(_select(transcript.c.call_id == call_id)).mappings()]
 
 
 def put_segments(conn: Connection, transcript_id: str, segments: Sequence[Segment]) -> int:
@@ -139,10 +162,15 @@ def _get(conn: Connection, transcript_id: str) -> Transcript:
 
 
 def _newest(conn: Connection, *conditions: ColumnElement[bool]) -> Transcript | None:
+    row = conn.execute(_select(*conditions).limit(1)).mappings().one_or_none()
+    return None if row is None else Transcript(**row)
+
+
+def _select(*conditions: ColumnElement[bool]) -> Select[Any]:
+    """Transcripts, newest first."""
     newest = transcript.c.created_at.desc(), transcript.c.id.desc()
     fields = (column.label(column.key) for column in transcript.c)  # "pass" is a word of Python: the field is pass_
-    row = conn.execute(select(*fields).where(*conditions).order_by(*newest).limit(1)).mappings().one_or_none()
-    return None if row is None else Transcript(**row)
+    return select(*fields).where(*conditions).order_by(*newest)
 
 
 def _row(transcript_id: str, s: Segment) -> dict[str, Any]:

@@ -1,0 +1,7 @@
+"""python -m callreel is the callreel command."""
+
+from __future__ import annotations
+
+from callreel.cli import main
+
+main()

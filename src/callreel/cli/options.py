@@ -1,0 +1,20 @@
+"""Flags to settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pydantic
+
+from callreel.errors import InvalidInput
+from callreel.settings import Settings
+
+
+def chosen(flags: Mapping[str, object]) -> Settings:
+    """The settings with the flags that were given. Raises InvalidInput with the setting's name."""
+    try:
+        return Settings(**{name: value for name, value in flags.items() if value is not None})  # type: ignore[arg-type]
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise InvalidInput(f"The setting {name!r} is not right: {first['msg']}") from error

@@ -1,0 +1,68 @@
+"""`callreel transcribe FILE`: one process, nothing stored."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+
+from callreel.cli.options import chosen
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--engine", help="auto, whisper, pocketsphinx, or package.module:function.")
+@click.option("--model", help="A size, a hub repository id, or a folder.")
+@click.option("--language", help="ISO 639-1 code; detected if not given.")
+@click.option("--task", type=click.Choice(["transcribe", "translate"]), default="transcribe")
+@click.option("--format", "format_", default="txt", help="Output format: txt or json.")
+def transcribe(
+    files: tuple[Path, ...],
+    engine: str | None,
+    model: str | None,
+    language: str | None,
+    task: str,
+    format_: str,
+) -> None:
+    """Write down what is said in FILES, on standard output."""
+    from callreel.calls.store import Call
+    from callreel.engines import base, catalogue
+    from callreel.errors import InvalidInput
+    from callreel.offline import pipeline
+    from callreel.transcripts.formats import FORMATS
+    from callreel.transcripts.store import Transcript
+
+    if format_ not in FORMATS:
+        raise InvalidInput(f"There is no transcript format {format_!r}", hint=f"Formats: {', '.join(FORMATS)}")
+    settings = chosen({"engine": engine, "model": model})
+    asked = base.EngineSpec(
+        engine=settings.engine,
+        model=settings.model,
+        models_folder=str(settings.models_folder),
+        threads=1,
+        min_window_s=settings.min_window_s,
+        download=settings.download,
+    )
+    spec, warnings = catalogue.resolve(asked)
+    for warning in warnings:
+        click.echo(f"callreel: {warning}", err=True)
+    loaded = catalogue.load(spec)
+    options = pipeline.TranscribeOptions(language=language, task=task)
+    for file in files:
+        with (
+            tempfile.TemporaryDirectory(prefix="callreel-") as work,
+            click.progressbar(length=100, label=file.name, file=sys.stderr) as bar,
+        ):
+            done = pipeline.transcribe(
+                file,
+                loaded,
+                options,
+                work=Path(work),
+                on_progress=lambda progress, bar=bar: bar.update(int(progress.percent) - bar.pos),
+            )
+        # What the formats want to know of a call and a transcript; neither is stored.
+        call = Call.of_file(file.name, done.duration_s, done.language, tracks=(pipeline.TRACK,))
+        transcript = Transcript.of_file(loaded.name, loaded.model, done.language, [*warnings, *done.warnings])
+        click.echo(FORMATS[format_].render(call, transcript, done.segments), nl=format_ == "json")

@@ -1,0 +1,106 @@
+"""/v1/calls: conversations, their transcripts, and what happens in them right now."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query, Response
+from fastapi.responses import StreamingResponse
+from sqlalchemy import Connection
+
+from callreel import clock
+from callreel.calls import store as calls
+from callreel.errors import InvalidInput, NotFound
+from callreel.server.nouns import call_noun, page_noun
+from callreel.server.services import Client, House, Services
+from callreel.storage.events import Subscription
+from callreel.storage.pages import DEFAULT_LIMIT, MAX_LIMIT
+from callreel.text import Segment
+from callreel.transcripts import store as transcripts
+from callreel.transcripts.formats import FORMATS
+from callreel.transcripts.nouns import segment_noun
+
+router = APIRouter(prefix="/v1/calls", tags=["calls"])
+
+
+@router.get("")
+async def list_calls(
+    house: House,
+    client: Client,
+    external_id: str | None = None,
+    cursor: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
+) -> dict[str, Any]:
+    """Your calls, newest first; `external_id` is a protocol's own id, such as WhisperLive's uid."""
+    page = await house.database.read(
+        lambda conn: calls.list_calls(conn, client, external_id=external_id, cursor=cursor, limit=limit)
+    )
+    return page_noun(page, [call_noun(call) for call in page.data])
+
+
+@router.get("/{call_id}")
+async def get(house: House, client: Client, call_id: str) -> dict[str, Any]:
+    def read(conn: Connection) -> dict[str, Any]:
+        call = calls.get_call(conn, call_id, client)
+        return call_noun(call, transcripts.of_call(conn, call_id))
+
+    return await house.database.read(read)
+
+
+@router.get("/{call_id}/transcript")
+async def transcript(house: House, client: Client, call_id: str, format: str = "json") -> Response:
+    """The best transcript there is: the final one, or the live one until then."""
+    if format not in FORMATS:
+        raise InvalidInput(f"There is no transcript format {format!r}", hint=f"Formats: {', '.join(FORMATS)}")
+
+    def read(conn: Connection) -> tuple[calls.Call, transcripts.Transcript, list[Segment]]:
+        call = calls.get_call(conn, call_id, client)
+        current = transcripts.current_transcript(conn, call_id)
+        if current is None:
+            raise NotFound("This call has no transcript yet", hint=f"Its state is {call.state}; see its job")
+        return call, current, transcripts.segments(conn, current.id)
+
+    call, current, segments = await house.database.read(read)
+    chosen = FORMATS[format]
+    return Response(chosen.render(call, current, segments), media_type=chosen.media_type)
+
+
+@router.get("/{call_id}/events")
+async def events(
+    house: House,
+    client: Client,
+    call_id: str,
+    last_event_id: Annotated[int | None, Header()] = None,
+) -> StreamingResponse:
+    """Server-sent events of one call: what is stored so far, then what happens, each segment under a stable id."""
+    await house.database.read(lambda conn: calls.get_call(conn, call_id, client))
+    subscription = house.events.subscribe(call_id, last_event_id)
+    return StreamingResponse(
+        _event_stream(house, call_id, subscription),
+        media_type="text/event-stream",
+        headers={"Cache-Control": "no-store"},
+    )
+
+
+async def _event_stream(house: Services, call_id: str, subscription: Subscription) -> AsyncIterator[str]:
+    try:
+        if not subscription.replayed:
+            for data in await house.database.read(lambda conn: _stored_segments(conn, call_id)):
+                yield _sse(subscription.position, "segment", clock.now(), data)
+        async for event in subscription:
+            yield _sse(event.id, event.type, event.at, event.data)
+    finally:
+        subscription.close()
+
+
+def _stored_segments(conn: Connection, call_id: str) -> list[dict[str, Any]]:
+    current = transcripts.current_transcript(conn, call_id)
+    found = transcripts.segments(conn, current.id) if current else []
+    return [segment_noun(current.id, segment) for segment in found] if current else []
+
+
+def _sse(event_id: int, type: str, at: str, data: dict[str, Any]) -> str:
+    body = json.dumps({"type": type, "id": event_id, "at": at, "data": data}, ensure_ascii=False)
+    return f"id: {event_id}\nevent: {type}\ndata: {body}\n\n"

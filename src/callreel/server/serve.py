@@ -1,0 +1,224 @@
+"""The server process: what it starts, in which order, and how all of it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+
+import uvicorn
+
+from callreel import metrics
+from callreel.accounts import keys
+from callreel.engines.base import EngineSpec
+from callreel.engines.catalogue import resolve
+from callreel.engines.remote import AsyncRemoteEngine
+from callreel.jobs import store as jobs
+from callreel.live.listener import Listener
+from callreel.live.scheduler import Scheduler
+from callreel.live.service import LiveEngine, LiveService
+from callreel.live.session import LiveOptions
+from callreel.live.tracklog import TrackLog
+from callreel.server.app import create_app
+from callreel.server.services import Services
+from callreel.server.sockets import whisperlive
+from callreel.server.supervision import BATCH_NICE, EngineProcess
+from callreel.settings import Settings
+from callreel.storage.database import Database
+from callreel.storage.events import EventHub
+from callreel.storage.folders import DataFolder
+from callreel.tasks.runner import Runner
+from callreel.transcripts.collector import Collector
+
+log = logging.getLogger("callreel.server")
+
+LAG_EVERY_S = 0.02
+DRAIN_S = 5.0  # what waits for the database gets so long when the server stops; recovery does the rest
+GRACE_S = 5  # for HTTP requests under way
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGINT or SIGTERM."""
+    import uvloop
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    uvloop.run(_main(settings))
+
+
+async def _main(settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(signum, stop.set)
+    async with start(settings) as services, _http(services) as port:
+        async with whisperlive.listen(services, settings.host, settings.live_port) as live:
+            live_port = live.sockets[0].getsockname()[1]
+            for warning in services.engine_warnings:
+                log.warning(warning)
+            log.info("ready: http://%s:%d/docs, live streams on port %d", settings.host, port, live_port)
+            recovery = asyncio.create_task(services.live.recover(), name="recovery")
+            await stop.wait()
+            recovery.cancel()
+            await asyncio.gather(recovery, return_exceptions=True)
+
+
+@asynccontextmanager
+async def start(settings: Settings) -> AsyncIterator[Services]:
+    """Everything but the sockets, ready to serve; all of it ends with the context."""
+    loop = asyncio.get_running_loop()
+    folder = DataFolder(settings.data.absolute())
+    async with AsyncExitStack() as stack:
+        folder.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        database = await asyncio.to_thread(Database.open, folder.root)
+        stack.callback(database.close)
+        folder.create()  # only now: the lock says that no other server uses it
+        local_client = await _first_client(database, settings.host)
+        abandoned = await database.write(lambda conn: jobs.requeue_abandoned(conn, time.time(), all_running=True))
+        if abandoned:
+            log.info("%d jobs of the server before this one are queued again", len(abandoned))
+
+        batch_spec, batch_warnings = resolve(_spec(settings, settings.engine, settings.model))
+        live_spec, live_warnings = resolve(
+            _spec(settings, settings.live_engine or settings.engine, settings.live_model or settings.model)
+        )
+        batch = EngineProcess("batch", batch_spec, folder.run, nice=BATCH_NICE)
+        live = EngineProcess("live", live_spec, folder.run)
+        for process in (batch, live):
+            stack.push_async_callback(process.stop)
+            await process.start()
+
+        events = EventHub()
+        collector = Collector(database)
+        stack.push_async_callback(_drain, collector)
+        tracklog = TrackLog(
+            folder.live, deliver=loop.call_soon_threadsafe, on_trouble=_say_trouble, fsync=settings.fsync
+        )
+        stack.callback(tracklog.shutdown)
+        listener = Listener(loop.call_soon_threadsafe)
+        stack.callback(listener.shutdown)
+        remote = AsyncRemoteEngine(live.path)
+        stack.callback(remote.close)
+        hello = await remote.hello()
+        scheduler = Scheduler(
+            remote,
+            slots=settings.engine_threads,
+            max_batch=hello.capabilities.batch,
+            min_window_s=hello.capabilities.min_window_s,
+        )
+        scheduler.start()
+        stack.push_async_callback(scheduler.stop)
+        service = LiveService(
+            database=database,
+            collector=collector,
+            events=events,
+            folder=folder,
+            log_=tracklog,
+            listener=listener,
+            scheduler=scheduler,
+            engine=LiveEngine(hello.name, hello.model, hello.capabilities, tuple(live_warnings)),
+            defaults=LiveOptions(
+                endpoint_silence_s=settings.endpoint_silence_s,
+                hop_s=settings.hop_s,
+                min_window_s=hello.capabilities.min_window_s,
+                max_window_s=hello.capabilities.max_window_s,
+            ),
+            buffer_s=settings.stream_buffer_s,
+        )
+        runner = Runner(
+            database,
+            events,
+            folder,
+            engine_socket=batch.path,
+            engine_warnings=tuple(batch_warnings),
+            slots=settings.job_slots,
+            lease_s=settings.job_lease_s,
+            memory_bytes=settings.job_memory_bytes,
+        )
+        runner.start()
+        stack.push_async_callback(runner.stop)
+        lag = asyncio.create_task(_measure_lag(), name="lag")
+        stack.callback(lag.cancel)
+        yield Services(settings, folder, database, events, runner, service, local_client, tuple(batch_warnings))
+
+
+def _spec(settings: Settings, engine: str, model: str) -> EngineSpec:
+    return EngineSpec(
+        engine=engine,
+        model=model,
+        models_folder=str(settings.models_folder),
+        threads=settings.engine_threads,
+        min_window_s=settings.min_window_s,
+        download=settings.download,
+    )
+
+
+async def _first_client(database: Database, host: str) -> str | None:
+    """Who asks without a key: the local client on loopback, nobody beyond it, where a first key is made and shown."""
+    if host == "localhost" or ipaddress.ip_address(host).is_loopback:
+        return await database.write(keys.ensure_local_client)
+    if not await database.read(keys.any_key):
+        _, key = await database.write(lambda conn: keys.create_client(conn, "admin", "admin"))
+        log.warning("this server listens beyond loopback: its first API key, shown only now, is %s", key)
+    return None
+
+
+async def _drain(collector: Collector) -> None:
+    try:
+        await asyncio.wait_for(collector.close(), DRAIN_S)
+    except TimeoutError:
+        log.error("the database is away; live words not stored yet are decoded again from the log at the next start")
+
+
+def _say_trouble(error: OSError | None) -> None:
+    if error is None:
+        log.warning("live audio is written to the disk again")
+    else:
+        log.error("live audio cannot be written, it waits in memory: %s", error)
+
+
+async def _measure_lag() -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + LAG_EVERY_S
+        await asyncio.sleep(LAG_EVERY_S)
+        metrics.event_loop_lag.observe(max(0.0, loop.time() - due))
+
+
+class _Http(uvicorn.Server):
+    """uvicorn without its own signal handlers: this process has one place that knows when it ends."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def _http(services: Services) -> AsyncIterator[int]:
+    """The HTTP API while the context lasts; gives its port."""
+    settings = services.settings
+    config = uvicorn.Config(
+        create_app(services),
+        host=settings.host,
+        port=settings.port,
+        log_level="warning",
+        lifespan="off",
+        timeout_graceful_shutdown=GRACE_S,
+        server_header=False,
+    )
+    server = _Http(config)
+    serving = asyncio.create_task(server.serve(), name="http")
+    while not server.started:
+        if serving.done():
+            serving.result()
+            raise OSError(f"cannot listen on {settings.host}:{settings.port}")
+        await asyncio.sleep(0.01)
+    try:
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        server.should_exit = True
+        with suppress(SystemExit):
+            await serving

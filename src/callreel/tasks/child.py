@@ -1,0 +1,53 @@
+"""The job child: one job, one process, which demuxes strangers' files so that the server need not.
+
+    python -m callreel.tasks.child MEMORY_BYTES
+
+The order comes on standard input as one frame, reports go out on standard output. It ends when its input closes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import sys
+
+import msgspec
+
+from callreel.engines import frames
+from callreel.engines.process import end_with_parent
+from callreel.errors import CallreelError, InvalidInput
+from callreel.tasks import transcribe
+from callreel.tasks.messages import Failed, Report, TranscribeOrder
+
+NICE = 10  # below the server and the live engine, above the batch engine that it feeds
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    memory = int(sys.argv[1])
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.nice(NICE)
+    reports = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints must not stand among the reports
+
+    def report(message: Report) -> None:
+        reports.write(frames.pack(message))
+        reports.flush()
+
+    order = msgspec.msgpack.decode(frames.read(sys.stdin.buffer), type=TranscribeOrder)
+    end_with_parent()
+    try:
+        report(transcribe.run(order, report))
+    except MemoryError:
+        report(Failed(InvalidInput(f"This file needs more than {memory} bytes of memory").as_dict(), transient=False))
+    except CallreelError as error:
+        report(Failed(error.as_dict(), transient=error.transient))
+    except Exception as error:  # a bug or a library's surprise: the job must say so rather than vanish
+        logging.exception("the job failed")
+        report(Failed(CallreelError(f"{type(error).__name__}: {error}").as_dict(), transient=False))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""The job kind `transcribe`: a stored file to a final transcript."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection
+
+from callreel.calls import store as calls
+from callreel.engines.remote import RemoteEngine
+from callreel.jobs import store as jobs
+from callreel.offline.pipeline import transcribe
+from callreel.tasks.messages import Progressed, Report, Transcribed, TranscribeOrder
+from callreel.transcripts import store as transcripts
+
+KIND = "transcribe"
+RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, bytes
+
+
+def run(order: TranscribeOrder, report: Callable[[Report], None]) -> Transcribed:
+    """In the job child: do the work. Raises what `offline.pipeline.transcribe` raises."""
+    began = time.monotonic()
+    engine = RemoteEngine(Path(order.engine_socket))
+    transcription = transcribe(
+        Path(order.source), engine, order.options, work=Path(order.work), on_progress=lambda p: report(Progressed(p))
+    )
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    wall_s = time.monotonic() - began
+    usage = {
+        "wall_s": round(wall_s, 3),
+        "cpu_s": round(used.ru_utime + used.ru_stime, 3),
+        "peak_rss_bytes": used.ru_maxrss * RSS_UNIT,
+        "audio_s": transcription.duration_s,
+        "rtfx": round(transcription.duration_s / wall_s, 2),
+    }
+    return Transcribed(transcription, engine.name, engine.model, usage)
+
+
+def commit(conn: Connection, job: jobs.Job, done: Transcribed, warnings: tuple[str, ...]) -> jobs.Job:
+    """In the server: everything the job leads to, in one transaction, fenced by the attempt. Raises Conflict."""
+    assert job.call_id is not None
+    found = done.transcription
+    transcript = transcripts.create_transcript(
+        conn, call_id=job.call_id, pass_="final", engine=done.engine, model=done.model, job_id=job.id
+    )
+    transcripts.put_segments(conn, transcript.id, found.segments)
+    transcripts.finish_transcript(
+        conn, transcript.id, state="done", language=found.language, warnings=[*warnings, *found.warnings]
+    )
+    calls.finish_call(conn, job.call_id, state="done", duration_s=found.duration_s, language=found.language)
+    result: dict[str, Any] = {"call_id": job.call_id, "transcript_id": transcript.id, "language": found.language}
+    return jobs.succeed(conn, job.id, job.attempts, result, done.usage)
+
+
+def abandon(conn: Connection, job: jobs.Job) -> None:
+    """In the server: the job has failed for good or was cancelled; say so on its call."""
+    assert job.call_id is not None
+    calls.finish_call(conn, job.call_id, state="failed", duration_s=None, language=None)

@@ -1,0 +1,36 @@
+"""What tests of several rooms share: the toy model, its recordings, and what is said in them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from callreel.engines.base import EngineSpec
+from callreel.engines.whisper import WhisperEngine, load
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture(scope="session")
+def toy_model() -> Path:
+    return DATA / "whisper-toy"
+
+
+@pytest.fixture(scope="session")
+def toy_audio() -> Path:
+    return DATA / "audio"
+
+
+@pytest.fixture(scope="session")
+def references(toy_audio: Path) -> dict[str, Any]:
+    """What is said in each recording: file name -> {language, duration, tracks: {name: {text, utterances}}}."""
+    parsed: dict[str, Any] = json.loads((toy_audio / "references.json").read_text())
+    return parsed
+
+
+@pytest.fixture(scope="session")
+def toy_engine(toy_model: Path) -> WhisperEngine:
+    return load(EngineSpec("whisper", str(toy_model), "models", threads=2))
