@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -41,8 +42,8 @@ class Settings(BaseSettings):
     stall_s: float = Field(
         1.5, ge=0.5, le=60, description="Without new audio for so long, what was said is completed, seconds."
     )
-    fsync: str = Field(
-        "never", pattern="^(never|group)$", description="When live audio is forced to the disk: never, or every group."
+    fsync: Literal["never", "group"] = Field(
+        "never", description="When live audio is forced to the disk: never, or every group."
     )
     stream_buffer_s: float = Field(
         30.0, ge=1, description="Audio of a stream that may wait for the disk; then its socket is not read any more."

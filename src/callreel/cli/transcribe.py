@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from callreel.cli.options import chosen
+
+if TYPE_CHECKING:
+    from click._termui_impl import ProgressBar
+
+    from callreel.offline.pipeline import Progress
 
 
 @click.command()
@@ -60,9 +67,13 @@ def transcribe(
                 loaded,
                 options,
                 work=Path(work),
-                on_progress=lambda progress, bar=bar: bar.update(int(progress.percent) - bar.pos),
+                on_progress=partial(_show, bar),
             )
         # What the formats want to know of a call and a transcript; neither is stored.
         call = Call.of_file(file.name, done.duration_s, done.language, tracks=(pipeline.TRACK,))
         transcript = Transcript.of_file(loaded.name, loaded.model, done.language, [*warnings, *done.warnings])
         click.echo(FORMATS[format_].render(call, transcript, done.segments), nl=format_ == "json")
+
+
+def _show(bar: ProgressBar[int], progress: Progress) -> None:
+    bar.update(int(progress.percent) - bar.pos)

@@ -46,6 +46,8 @@ def run(settings: Settings) -> None:
     import uvloop
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    for chatty in ("alembic", "websockets"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     uvloop.run(_main(settings))
 
 
@@ -54,16 +56,19 @@ async def _main(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(signum, stop.set)
-    async with start(settings) as services, _http(services) as port:
-        async with whisperlive.listen(services, settings.host, settings.live_port) as live:
-            live_port = live.sockets[0].getsockname()[1]
-            for warning in services.engine_warnings:
-                log.warning(warning)
-            log.info("ready: http://%s:%d/docs, live streams on port %d", settings.host, port, live_port)
-            recovery = asyncio.create_task(services.live.recover(), name="recovery")
-            await stop.wait()
-            recovery.cancel()
-            await asyncio.gather(recovery, return_exceptions=True)
+    async with (
+        start(settings) as services,
+        _http(services) as port,
+        whisperlive.listen(services, settings.host, settings.live_port) as live,
+    ):
+        live_port = live.sockets[0].getsockname()[1]
+        for warning in services.engine_warnings:
+            log.warning(warning)
+        log.info("ready: http://%s:%d/docs, live streams on port %d", settings.host, port, live_port)
+        recovery = asyncio.create_task(services.live.recover(), name="recovery")
+        await stop.wait()
+        recovery.cancel()
+        await asyncio.gather(recovery, return_exceptions=True)
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from http import HTTPStatus
 from urllib.parse import parse_qs, urlsplit
@@ -65,10 +65,8 @@ class Adapter:
         return None
 
     async def talk(self, connection: ServerConnection) -> None:
-        try:
+        with suppress(ConnectionClosed):
             await Conversation(self._services, connection).run()
-        except ConnectionClosed:
-            pass
 
 
 class Conversation:

@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from callreel.audio.decode import decode
+from callreel.audio.pcm import EMPTY, Pcm, samples, seconds
+from callreel.engines.base import Decoded, DecodeOptions, EngineSpec, Window
+from callreel.engines.whisper import PROMPT_LENGTHS, ModelCard, WhisperEngine, _prompt, find_model, load
+from callreel.errors import InvalidInput, ModelMissing
+from callreel.offline.assemble import is_invented
+from callreel.text import join_words
+
+DATA = Path(__file__).parents[1] / "data"
+QUICK_S = 3.0
+ENGLISH = DecodeOptions(language="en")
+
+
+@cache
+def recording(name: str) -> Pcm:
+    return np.concatenate(list(decode(DATA / "audio" / name)))
+
+
+def spec(model: str | Path, *, min_window_s: float | None = None) -> EngineSpec:
+    return EngineSpec("whisper", str(model), "/nowhere/models", min_window_s=min_window_s)
+
+
+def cut(name: str, start_s: float, end_s: float, prompt: str = "") -> Window:
+    return Window(recording(name)[samples(start_s) : samples(end_s)], prompt)
+
+
+HELLO = cut("en_short.wav", 0.0, 3.6)
+TRANSFER = cut("en_unseen_voice.flac", 0.0, 3.1)
+HABARI = cut("sw_short.flac", 0.0, 2.4)
+TAFADHALI = cut("sw_short.flac", 5.3, 9.0)
+
+
+def said(decoded: Decoded) -> str:
+    return join_words(decoded.words)
+
+
+def assert_same(got: Decoded, expected: Decoded) -> None:
+    """The same words; a batch may round its arithmetic in another way than a single row."""
+    assert (said(got), got.language) == (said(expected), expected.language)
+    assert got.language_probability == pytest.approx(expected.language_probability, abs=0.02)
+    for word, other in zip(got.words, expected.words, strict=True):
+        assert word.start == pytest.approx(other.start, abs=0.05)
+        assert word.end == pytest.approx(other.end, abs=0.05)
+    assert got.stats.avg_logprob == pytest.approx(expected.stats.avg_logprob, abs=0.05)
+    assert got.stats.no_speech_prob == pytest.approx(expected.stats.no_speech_prob, abs=0.05)
+
+
+# -- what it hears
+
+
+def test_it_knows_what_it_can_do(toy_engine: WhisperEngine) -> None:
+    can = toy_engine.capabilities
+    assert (toy_engine.name, toy_engine.model) == ("whisper", "whisper-toy")
+    assert (can.min_window_s, can.max_window_s, can.languages) == (5.0, 10.0, ("en", "sw"))
+    assert can.word_times
+    assert can.translate
+    assert can.batch > 1
+
+
+def test_nothing_asked_nothing_answered(toy_engine: WhisperEngine) -> None:
+    assert toy_engine.decode([], DecodeOptions()) == []
+
+
+def test_languages_may_be_mixed_in_a_batch(toy_engine: WhisperEngine) -> None:
+    windows = [HABARI, HELLO, TAFADHALI, TRANSFER]
+    together = toy_engine.decode(windows, DecodeOptions())
+    assert [d.language for d in together] == ["sw", "en", "sw", "en"]
+    assert said(together[0]) == "habari asubuhi"
+    assert said(together[1]) == "hello please transfer my account"
+    assert all(0.5 < d.language_probability <= 1 for d in together)
+    for window, got in zip(windows, together, strict=True):
+        (alone,) = toy_engine.decode([window], DecodeOptions())
+        assert_same(got, alone)
+
+
+def test_a_language_that_is_given_is_kept(toy_engine: WhisperEngine) -> None:
+    decoded = toy_engine.decode([HELLO, TRANSFER], ENGLISH)
+    assert [(d.language, d.language_probability) for d in decoded] == [("en", 1.0)] * 2
+
+
+def test_prompts_of_different_lengths_in_one_batch(toy_engine: WhisperEngine) -> None:
+    prompts = ["", "hello", "good morning customer service we need help with the router and the invoice"]
+    windows = [Window(w.pcm, prompt) for w in (HELLO, TRANSFER, HELLO, TRANSFER) for prompt in prompts]
+    together = toy_engine.decode(windows, ENGLISH)
+    assert said(together[0]) == "hello please transfer my account"  # no prompt, though others in the batch have one
+    for window, got in zip(windows, together, strict=True):
+        (alone,) = toy_engine.decode([window], ENGLISH)
+        assert_same(got, alone)
+
+
+@given(context=st.text("abc dé。", max_size=400), hotwords=st.text("xyz", max_size=200))
+@settings(deadline=None)
+def test_prompts_come_in_few_lengths(context: str, hotwords: str) -> None:
+    tokenizer = prompt_tokenizer()
+    tokens = _prompt(tokenizer, context, hotwords)
+    assert tokens[-3:] == list(tokenizer.sot_sequence)
+    before = tokens[:-3]
+    assert len(before) == 0 or (before[0] == tokenizer.sot_prev and len(before) - 1 in PROMPT_LENGTHS[1:])
+    wanted = len(tokenizer.encode(" " + context.strip())) if context.strip() else 0
+    assert len(before) - 1 <= max(0, wanted) + len(hotwords) + 8
+
+
+@cache
+def prompt_tokenizer() -> object:
+    return load(spec(DATA / "whisper-toy"))._tokenizer("en", ENGLISH)
+
+
+@pytest.mark.parametrize("duration_s", [0.0, 1 / 16_000, 0.5, 5.0, 12.0])
+def test_silence_says_nothing(duration_s: float, toy_engine: WhisperEngine) -> None:
+    (decoded,) = toy_engine.decode([Window(np.zeros(samples(duration_s), np.int16))], DecodeOptions())
+    assert decoded.words == () or is_invented(decoded)
+    assert decoded.stats.no_speech_prob is not None
+    assert decoded.stats.no_speech_prob > 0.6
+
+
+def test_silence_and_speech_in_one_batch(toy_engine: WhisperEngine) -> None:
+    silence = Window(np.zeros(samples(3), np.int16))
+    first, second, third = toy_engine.decode([silence, HELLO, Window(EMPTY)], ENGLISH)
+    assert first.words == third.words == ()
+    assert said(second) == "hello please transfer my account"
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.sampled_from(["en_digits.flac", "en_live_20s.flac", "sw_short.flac", "noise_8s.flac"]),
+    st.floats(0, 1),
+    st.floats(0.0, 10.0),
+    st.sampled_from([DecodeOptions(), ENGLISH, DecodeOptions("en", beam_size=3), DecodeOptions("en", temperature=0.8)]),
+)
+def test_word_times_are_in_order_and_inside_the_window(
+    toy_engine: WhisperEngine, name: str, where: float, length_s: float, options: DecodeOptions
+) -> None:
+    pcm = recording(name)
+    start = round(where * len(pcm))
+    window = Window(pcm[start : start + samples(length_s)])
+    (decoded,) = toy_engine.decode([window], options)
+    times = [t for w in decoded.words for t in (w.start, w.end)]
+    assert all(0 <= t <= seconds(len(window.pcm)) + 0.0005 for t in times)  # rounded to a millisecond
+    assert all(before <= after for before, after in pairwise(times))
+    assert all(0 <= w.probability <= 1 and w.word.strip() for w in decoded.words)
+    assert decoded.stats.temperature == options.temperature
+
+
+def test_word_times_are_where_the_words_are(toy_engine: WhisperEngine) -> None:
+    (decoded,) = toy_engine.decode([HELLO], ENGLISH)
+    starts = [w.start for w in decoded.words]
+    assert starts == pytest.approx([0.4, 0.713, 1.072, 1.711, 1.847], abs=0.2)
+    assert decoded.words[-1].end == pytest.approx(2.41, abs=0.2)
+
+
+def test_stats_tell_speech_from_none(toy_engine: WhisperEngine) -> None:
+    (decoded,) = toy_engine.decode([HELLO], ENGLISH)
+    stats = decoded.stats
+    assert stats.avg_logprob is not None
+    assert -0.5 < stats.avg_logprob <= 0
+    assert stats.no_speech_prob is not None
+    assert stats.no_speech_prob < 0.5
+    assert stats.tokens >= 5
+    assert stats.compression_ratio is not None
+    assert 0 < stats.compression_ratio < 2.4
+
+
+# -- what it refuses
+
+
+def test_a_window_of_30_s_is_the_longest(toy_engine: WhisperEngine) -> None:
+    longest = np.resize(recording("en_long_50s.flac"), samples(30.0))
+    (decoded,) = toy_engine.decode([Window(longest)], ENGLISH)
+    assert decoded.words
+    with pytest.raises(InvalidInput, match="at most 30 s"):
+        toy_engine.decode([HELLO, Window(np.append(longest, longest[:1]))], ENGLISH)
+
+
+@pytest.mark.parametrize("options", [DecodeOptions(language="klingon"), DecodeOptions("en", task="sing")])
+def test_a_language_or_task_that_does_not_exist(options: DecodeOptions, toy_engine: WhisperEngine) -> None:
+    with pytest.raises(InvalidInput, match=r"klingon|sing"):
+        toy_engine.decode([HELLO], options)
+
+
+# -- models
+
+
+@pytest.mark.parametrize("download", [False, True])
+@pytest.mark.parametrize("model", ["/no/such/folder", "./no/such/folder", "no-such-model", ""])
+def test_a_model_that_is_nowhere_is_said_to_be_at_once(model: str, download: bool) -> None:
+    began = time.monotonic()
+    with pytest.raises(ModelMissing) as caught:
+        load(EngineSpec("whisper", model, "/nowhere/models", download=download))
+    assert time.monotonic() - began < QUICK_S
+    assert repr(model) in str(caught.value)
+    assert caught.value.hint
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(ModelMissing) as caught:
+        find_model("smal", Path("/nowhere/models"), download=True)
+    assert {"tiny", "small", "large-v3"} <= set(caught.value.hint.replace(",", " ").split())
+
+
+def test_a_known_model_that_is_not_here_is_not_fetched_unasked() -> None:
+    began = time.monotonic()
+    with pytest.raises(ModelMissing, match="not on this machine") as caught:
+        load(spec("small"))
+    assert time.monotonic() - began < QUICK_S
+    assert "/nowhere/models" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["model.bin", "tokenizer.json", "vocabulary.json"])
+@pytest.mark.parametrize("harm", ["missing", "broken"])
+def test_a_broken_folder_is_said_to_be_at_once(name: str, harm: str, toy_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(toy_model, folder)
+    (folder / name).unlink()
+    if harm == "broken":
+        (folder / name).write_text("{nonsense")
+    began = time.monotonic()
+    with pytest.raises(ModelMissing, match=str(folder)):
+        load(spec(folder))
+    assert time.monotonic() - began < QUICK_S  # in particular, nothing was asked of the hub
+
+
+def test_an_empty_folder_says_what_it_lacks(tmp_path: Path) -> None:
+    with pytest.raises(ModelMissing, match=r"model\.bin and tokenizer\.json"):
+        load(spec(tmp_path))
+
+
+def test_the_card_says_what_the_weights_want(tmp_path: Path) -> None:
+    fields = {"min_window_s": 4, "max_window_s": 12.5, "languages": ["sw"], "title": "Ours", "later": 1}
+    (tmp_path / "callreel.json").write_text(json.dumps(fields))
+    assert ModelCard.read(tmp_path) == ModelCard(4.0, 12.5, ("sw",), "Ours")
+
+
+def test_without_a_card_they_are_taken_for_released_ones(tmp_path: Path) -> None:
+    assert ModelCard.read(tmp_path) == ModelCard(min_window_s=10.0, max_window_s=30.0, languages=())
+
+
+@pytest.mark.parametrize(
+    "card", ["{nonsense", '{"max_window_s": 31}', '{"max_window_s": 0}', '{"min_window_s": -1}', '{"languages": "en"}']
+)
+def test_a_card_that_cannot_be_meant(card: str, toy_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(toy_model, folder)
+    (folder / "callreel.json").write_text(card)
+    with pytest.raises(ModelMissing, match=r"callreel\.json"):
+        load(spec(folder))
+
+
+def test_the_floor_can_be_set(toy_model: Path) -> None:
+    assert load(spec(toy_model, min_window_s=2.0)).capabilities.min_window_s == 2.0
+    too_long = load(spec(toy_model, min_window_s=40.0))
+    assert too_long.capabilities.min_window_s == 30.0
+    assert too_long.decode([HELLO], ENGLISH)[0].language == "en"
+
+
+def test_a_model_is_called_as_its_folder_is(toy_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(toy_model)
+    assert load(spec(".")).model == "whisper-toy"
