@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from faster_whisper.tokenizer import Tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -102,21 +103,33 @@ def test_prompts_of_different_lengths_in_one_batch(toy_engine: WhisperEngine) ->
         assert_same(got, alone)
 
 
-@given(context=st.text("abc dé。", max_size=400), hotwords=st.text("xyz", max_size=200))
-@settings(deadline=None)
-def test_prompts_come_in_few_lengths(context: str, hotwords: str) -> None:
-    tokenizer = prompt_tokenizer()
-    tokens = _prompt(tokenizer, context, hotwords)
-    assert tokens[-3:] == list(tokenizer.sot_sequence)
-    before = tokens[:-3]
-    assert len(before) == 0 or (before[0] == tokenizer.sot_prev and len(before) - 1 in PROMPT_LENGTHS[1:])
-    wanted = len(tokenizer.encode(" " + context.strip())) if context.strip() else 0
-    assert len(before) - 1 <= max(0, wanted) + len(hotwords) + 8
-
-
 @cache
-def prompt_tokenizer() -> object:
+def english_tokenizer() -> Tokenizer:
     return load(spec(DATA / "whisper-toy"))._tokenizer("en", ENGLISH)
+
+
+@settings(deadline=None)
+@given(context=st.text("abc dé。", max_size=400), hotwords=st.text("xyz ", max_size=200))
+def test_a_prompt_is_hotwords_and_the_end_of_what_was_said_before(context: str, hotwords: str) -> None:
+    tokenizer = english_tokenizer()
+    hot, before = (tokenizer.encode(" " + text.strip()) if text.strip() else [] for text in (hotwords, context))
+    prompt = _prompt(tokenizer, context, hotwords)
+    start = list(tokenizer.sot_sequence)
+    assert prompt[-len(start) :] == start
+    told = prompt[: -len(start)]
+    if not told:
+        assert not hot
+        assert len(before) < PROMPT_LENGTHS[1]
+        return
+    assert told[0] == tokenizer.sot_prev
+    n_told = len(told) - 1
+    assert n_told <= PROMPT_LENGTHS[-1]
+    assert n_told in PROMPT_LENGTHS or n_told <= len(hot)
+    n_hot = min(len(hot), PROMPT_LENGTHS[-1] // 2 if before else PROMPT_LENGTHS[-1])
+    assert told[1 : 1 + n_hot] == hot[:n_hot]
+    assert told[1 + n_hot :] == before[len(before) - (n_told - n_hot) :]
+    n_given = len(hot) + len(before)
+    assert n_given < PROMPT_LENGTHS[1] or 2 * n_told >= min(n_given, PROMPT_LENGTHS[-1])  # at most half is lost
 
 
 @pytest.mark.parametrize("duration_s", [0.0, 1 / 16_000, 0.5, 5.0, 12.0])

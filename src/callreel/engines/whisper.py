@@ -240,13 +240,17 @@ class WhisperEngine:
 
 
 def _prompt(tokenizer: Tokenizer, context: str, hotwords: str) -> list[int]:
-    """Start tokens behind the text that came before, cut to one of a few lengths so that rows share a batch."""
-    before: list[int] = tokenizer.encode(" " + hotwords.strip()) if hotwords.strip() else []
-    if context.strip():
-        before = before[: PROMPT_LENGTHS[-1] // 2] + tokenizer.encode(" " + context.strip())
-    length = max(n for n in PROMPT_LENGTHS if n <= len(before))
-    prefix = [tokenizer.sot_prev, *before[-length:]] if length else []
-    return [*prefix, *tokenizer.sot_sequence]
+    """Start tokens behind hotwords and the end of the text that came before.
+
+    That text is cut so that all has one of a few lengths, and rows share a batch. Hotwords are the same in all rows.
+    """
+    hot: list[int] = tokenizer.encode(" " + hotwords.strip()) if hotwords.strip() else []
+    before: list[int] = tokenizer.encode(" " + context.strip()) if context.strip() else []
+    hot = hot[: PROMPT_LENGTHS[-1] // 2 if before else PROMPT_LENGTHS[-1]]
+    length = max(n for n in PROMPT_LENGTHS if n <= len(hot) + len(before))
+    kept = max(0, length - len(hot))
+    prefix = [*hot, *before[len(before) - kept :]]
+    return [*([tokenizer.sot_prev, *prefix] if prefix else []), *tokenizer.sot_sequence]
 
 
 def _rows(encoded: ctranslate2.StorageView, rows: Sequence[int]) -> ctranslate2.StorageView:

@@ -18,7 +18,8 @@ TAIL_S = 2.0  # how much of what is committed is looked for in the next decode
 # What a joint costs, in words. Engines place a word within 0.15 s or so, a short word lasts 0.15 s, and "five five"
 # are 0.4 s apart: a third of a second of misfit is as bad as a word too few.
 MISFIT_A_SECOND = 3.0
-OTHER_WORD = 0.5  # the same place, another spelling
+NO_MISFIT_S = 0.1
+OTHER_WORD = 0.8  # the same place, another spelling
 LEFT_OUT = 0.7  # a new word is taken for one already committed, though none is like it
 
 
@@ -83,8 +84,9 @@ class Agreement:
             if old.key != new.key or new.end > edge:
                 break
             agreed += 1
-        self.guess = fresh[agreed:]
-        return self._commit(fresh[:agreed])
+        committed = self._commit(fresh[:agreed])
+        self.guess = _behind(fresh[agreed:], self.committed_until)
+        return committed
 
     def heard_last(self, words: Sequence[Spoken], window_start: int) -> list[Spoken]:
         """Take the final decode: what it says after the committed words is committed as it is."""
@@ -106,14 +108,20 @@ class Agreement:
         return list(words[joint(self.tail(), words, self.committed_until, window_start) :])
 
     def _commit(self, words: Sequence[Spoken]) -> list[Spoken]:
-        done = []
-        for word in words:
-            start = max(word.start, self.committed_until)
-            spoken = Spoken(word.word, start, max(word.end, start), word.probability)
-            self.committed_until = spoken.end
-            done.append(spoken)
+        done = _behind(words, self.committed_until)
         self.committed.extend(done)
+        self.committed_until = max([self.committed_until, *(word.end for word in done[-1:])])
         return done
+
+
+def _behind(words: Sequence[Spoken], until: int) -> list[Spoken]:
+    """The words with times that neither reach before `until` nor overlap."""
+    moved = []
+    for word in words:
+        start = max(word.start, until)
+        until = max(word.end, start)
+        moved.append(Spoken(word.word, start, until, word.probability))
+    return moved
 
 
 def joint(tail: Sequence[Spoken], words: Sequence[Spoken], until: int, window_start: int) -> int:
@@ -139,7 +147,7 @@ def joint(tail: Sequence[Spoken], words: Sequence[Spoken], until: int, window_st
         row = [below[0] + unheard]
         for j, new in enumerate(near):
             same = old.key == new.key
-            misfit = MISFIT_A_SECOND * seconds(abs(old.middle - new.middle))
+            misfit = MISFIT_A_SECOND * max(0.0, seconds(abs(old.middle - new.middle)) - NO_MISFIT_S)
             taken = below[j] + misfit + (0.0 if same else OTHER_WORD)
             other = min(below[j + 1] + unheard, row[j] + _left_out(new, until))
             row.append(min(taken, other))

@@ -21,9 +21,8 @@ from callreel.text import Segment, join_words
 MIN_SPEECH_S = 0.1  # shorter bursts are clicks
 PAUSE_S = 0.1  # a gap in speech this long is a place where a window may start
 SURE_OF_LANGUAGE = 0.8
-import os
 
-LEAD_S = float(os.environ.get("LEAD", "0.3"))
+LEAD_S = 0.3
 LANGUAGE_SPEECH_S = 6.0  # after this much speech the likeliest language is taken
 
 

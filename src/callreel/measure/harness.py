@@ -26,7 +26,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from callreel import __version__
 from callreel.audio.decode import decode
-from callreel.audio.pcm import SAMPLE_RATE, Pcm, seconds
+from callreel.audio.pcm import Pcm, seconds
 
 CHUNK = 4096  # samples a frame, as WhisperLive's client sends: 256 ms
 START_WITHIN_S = 60.0
@@ -290,5 +290,3 @@ def _cpu_model() -> str:
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
 
-
-__all__ = ["CHUNK", "SAMPLE_RATE", "Played", "ServerProcess", "free_port", "machine", "play", "samples_of", "wait_for"]

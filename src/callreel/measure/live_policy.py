@@ -27,7 +27,7 @@ from rapidfuzz.distance import Levenshtein
 from callreel.audio.pcm import SAMPLE_RATE, Pcm, samples, seconds
 from callreel.audio.vad import FRAME, Probabilities, Vad
 from callreel.engines import whisper
-from callreel.engines.base import Decoded, Engine, EngineSpec
+from callreel.engines.base import Decoded, DecodeOptions, Engine, EngineSpec, Window
 from callreel.live.session import CutRule, LiveOptions, Session, Work
 from callreel.measure.wer import compare
 from callreel.offline.pipeline import TranscribeOptions, transcribe
@@ -341,9 +341,27 @@ def _engine(model: Path, floor_s: float) -> Engine:
     return whisper.load(EngineSpec("whisper", str(model), str(model.parent), min_window_s=floor_s))
 
 
+class _Remembering:
+    """An engine that decodes no window twice: the cut rules ask for the same ones at every utterance's start."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.name, self.model, self.capabilities = engine.name, engine.model, engine.capabilities
+        self._known: dict[tuple[bytes, DecodeOptions], Decoded] = {}
+
+    def decode(self, windows: Sequence[Window], options: DecodeOptions) -> list[Decoded]:
+        return [self._one(window, options) for window in windows]
+
+    def _one(self, window: Window, options: DecodeOptions) -> Decoded:
+        key = window.pcm.tobytes(), options
+        if key not in self._known:
+            self._known[key] = self._engine.decode([window], options)[0]
+        return self._known[key]
+
+
 def _outcomes(task: _Task) -> list[tuple[float, CutRule, float, Outcome]]:
-    recording, engine = _known(task.folder)[task.recording], _engine(task.model, task.floor_s)
-    offline = offline_text(recording, engine)
+    recording, engine = _known(task.folder)[task.recording], _Remembering(_engine(task.model, task.floor_s))
+    offline = offline_text(recording, _engine(task.model, task.floor_s))
     found = []
     for hop_s in task.hops_s:
         for cut in task.cuts:
