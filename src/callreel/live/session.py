@@ -5,6 +5,7 @@ engine out, segments out. The scheduler and the benchmark's virtual clock drive 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -20,9 +21,9 @@ from callreel.text import Segment, join_words
 
 MIN_SPEECH_S = 0.1  # shorter bursts are clicks
 PAUSE_S = 0.1  # a gap in speech this long is a place where a window may start
+LEAD_S = 0.3  # a window that starts in the middle of speech starts with a word that is known, at least so far back
 SURE_OF_LANGUAGE = 0.8
 
-LEAD_S = 0.3
 LANGUAGE_SPEECH_S = 6.0  # after this much speech the likeliest language is taken
 
 
@@ -174,7 +175,7 @@ class Session:
         words = [] if result is None or is_invented(result) else placed(result.words, work.start)
         if result is not None and words:
             self._vote(result, seconds(work.end - work.start))
-        done = work.end == u.end
+        done = work.end == u.end and (work.final or result is not None)
         if result is None and (done or work.final):
             u.agreement.force(work.end)  # the guess is the best that is known
         elif done:
@@ -201,6 +202,7 @@ class Session:
         u = self._current
         if u is not None and self._frame_at - self._speech_end >= samples(self.options.endpoint_silence_s):
             self._finish(self._speech_end + samples(PADDING_S))
+            self._speech_start = None
 
     def _speaking(self, start: int) -> None:
         if self._speech_start is None:
@@ -241,6 +243,7 @@ class Session:
         """The next window of `u`. More speech than a window holds is decoded from its start on, none is passed over."""
         heard = u.end if u.end is not None else self._frame_at
         start = max(self._window_start(u, heard), self._pcm_start)
+        start = min(start, max(heard - samples(MIN_SPEECH_S), self._pcm_start))
         return start, min(heard, start + samples(self.options.max_window_s))
 
     def _is_full(self, u: Utterance) -> bool:
@@ -263,12 +266,9 @@ class Session:
         return nearest
 
     def _lead(self, agreement: Agreement) -> int:
-        """In the middle of speech: the start of a committed word a little before the new ones."""
-        until = agreement.committed_until
-        starts = [
-            word.start for word in agreement.tail() if until - samples(TAIL_S) <= word.start <= until - samples(LEAD_S)
-        ]
-        return starts[-1] if starts and LEAD_S else until
+        """In the middle of speech: where a committed word a little before the new ones starts, to be joined by."""
+        latest = agreement.committed_until - samples(LEAD_S)
+        return max((word.start for word in agreement.tail() if word.start <= latest), default=agreement.committed_until)
 
     def _make_room(self, u: Utterance, start: int) -> None:
         """A full window moves on without agreement: speech without end must not grow latency or memory."""
@@ -317,10 +317,11 @@ class Session:
                 self._seq += 1
             return segments
         if pending and seconds(pending[-1].end - pending[0].start) >= self.options.max_segment_s:
-            segments.append(self._segment(pending, completed=True, result=result))
+            n = _phrase(pending)
+            segments.append(self._segment(pending[:n], completed=True, result=result))
             self._seq += 1
-            u.completed_words += len(pending)
-            pending = []
+            u.completed_words += n
+            pending = pending[n:]
         if pending or u.agreement.guess:
             segments.append(self._segment([*pending, *u.agreement.guess], completed=False, result=None))
         return segments
@@ -341,3 +342,9 @@ class Session:
             revision=self._revision,
         )
         return segment if result is None else replace(segment, decode=result.stats)
+
+
+def _phrase(words: Sequence[Spoken]) -> int:
+    """How many of the words make a segment: up to the longest gap in the second half."""
+    gaps = [after.start - word.end for word, after in zip(words, words[1:], strict=False)] + [0]
+    return 1 + max(range(len(words) // 2, len(words)), key=lambda i: (gaps[i], i))
