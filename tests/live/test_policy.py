@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,7 +34,7 @@ def test_a_word_is_committed_when_two_decodes_agree() -> None:
     assert agreement.heard(spoken("my name his"), 0, samples(2)) == []
     assert said(agreement.heard(spoken("my name is robert"), 0, samples(3))) == "my name"
     assert said(agreement.guess) == "is robert"
-    assert said(agreement.heard(spoken("is robert"[:2], at_s=0.8), samples(0.8), samples(3))) == "is"
+    assert said(agreement.heard(spoken("is", at_s=0.8), samples(0.8), samples(3))) == "is"
 
 
 def test_case_and_punctuation_do_not_hinder_agreement() -> None:
@@ -137,5 +139,5 @@ def test_committed_words_never_change_and_never_overlap(decodes: list[tuple[list
         assert agreement.committed[: len(before)] == before
         before = list(agreement.committed)
         assert all(word.start <= word.end for word in before)
-        assert all(a.end <= b.start for a, b in zip(before, before[1:], strict=False))
+        assert all(a.end <= b.start for a, b in pairwise(before))
         assert agreement.committed_until >= (before[-1].end if before else 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Callable
@@ -10,7 +11,11 @@ from functools import partial
 from callreel.audio.pcm import Pcm
 from callreel.audio.vad import Probabilities, Vad
 
+log = logging.getLogger("callreel.live")
+
 Heard = Callable[[Pcm, Probabilities], None]
+
+GROUP_LIMIT = 64  # feeds a delivery: those that are ready do not wait for an end of those that come
 
 
 class Listener:
@@ -33,20 +38,23 @@ class Listener:
         self._thread.join()
 
     def _run(self) -> None:
-        while (item := self._queue.get()) is not None:
-            ready: list[Callable[[], None]] = []
-            while item is not None:
-                vad, pcm, heard = item
-                ready.append(partial(heard, pcm, vad.feed(pcm)))
-                try:
-                    item = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-            else:
-                self._queue.put(None)  # the end came with the group: seen again by the outer loop
-            self._deliver(partial(_call_all, ready))
+        ended = False
+        while not ended:
+            group = [self._queue.get()]
+            group += [self._queue.get_nowait() for _ in range(min(self._queue.qsize(), GROUP_LIMIT - 1))]
+            ended = None in group
+            ready = [_listen(*item) for item in group if item is not None]
+            if ready:
+                self._deliver(partial(_call_all, ready))
+
+
+def _listen(vad: Vad, pcm: Pcm, heard: Heard) -> Callable[[], None]:
+    return partial(heard, pcm, vad.feed(pcm))
 
 
 def _call_all(ready: list[Callable[[], None]]) -> None:
     for call in ready:
-        call()
+        try:
+            call()
+        except Exception:  # one stream's trouble must not take the others' audio along
+            log.exception("a stream could not take what was heard")

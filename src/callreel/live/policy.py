@@ -1,4 +1,6 @@
-"""Which words are certain: local agreement between successive decodes (Machacek et al. 2023, LocalAgreement-2).
+"""Which words are certain, and where the next window starts.
+
+The words: local agreement between successive decodes (Machacek et al. 2023, LocalAgreement-2).
 
 A word is committed when two decodes in a row say it at the same place in the order, or when a final decode says it.
 A committed word never changes. Times are samples on the track's clock, so that nothing drifts.
@@ -8,17 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
+from itertools import pairwise
 
 from callreel.audio.pcm import samples, seconds
 from callreel.text import Word, normalized_words
 
+LEAD_S = 0.3  # in the middle of speech a window starts at least so long before the new words
+VAGUE_S = 0.1  # a time that is off by this much says nothing
 EDGE_S = 0.5  # words that end this near to a window's edge may be cut off by it: they must wait
 TAIL_S = 2.0  # how much of what is committed is looked for in the next decode
 
 # What a joint costs, in words. Engines place a word within 0.15 s or so, a short word lasts 0.15 s, and "five five"
 # are 0.4 s apart: a third of a second of misfit is as bad as a word too few.
 MISFIT_A_SECOND = 3.0
-NO_MISFIT_S = 0.1
 OTHER_WORD = 0.8  # the same place, another spelling
 LEFT_OUT = 0.7  # a new word is taken for one already committed, though none is like it
 
@@ -74,6 +79,14 @@ class Agreement:
         """The last words committed, here or before, up to TAIL_S back from `committed_until`."""
         low = self.committed_until - samples(TAIL_S)
         return [word for word in [*self._before, *self.committed[-24:]] if word.end > low]
+
+    def lead(self) -> int:
+        """Where a window starts in the middle of speech: ahead of a committed word, which joins it to the others."""
+        starts = [word.start for word in self.tail()]
+        if not starts:
+            return self.committed_until
+        latest = self.committed_until - samples(LEAD_S)
+        return max((start for start in starts if start <= latest), default=starts[0]) - samples(VAGUE_S)
 
     def heard(self, words: Sequence[Spoken], window_start: int, window_end: int) -> list[Spoken]:
         """Take a partial decode; returns what it commits: the beginning it shares with the guess before it."""
@@ -147,7 +160,7 @@ def joint(tail: Sequence[Spoken], words: Sequence[Spoken], until: int, window_st
         row = [below[0] + unheard]
         for j, new in enumerate(near):
             same = old.key == new.key
-            misfit = MISFIT_A_SECOND * max(0.0, seconds(abs(old.middle - new.middle)) - NO_MISFIT_S)
+            misfit = MISFIT_A_SECOND * max(0.0, seconds(abs(old.middle - new.middle)) - VAGUE_S)
             taken = below[j] + misfit + (0.0 if same else OTHER_WORD)
             other = min(below[j + 1] + unheard, row[j] + _left_out(new, until))
             row.append(min(taken, other))
@@ -164,3 +177,62 @@ def joint(tail: Sequence[Spoken], words: Sequence[Spoken], until: int, window_st
 
 def _left_out(new: Spoken, until: int) -> float:
     return max(0.0, LEFT_OUT + MISFIT_A_SECOND * seconds(new.middle - until))
+
+
+class CutRule(Enum):
+    """Where the next window starts once words are committed."""
+
+    WORD = "word"  # a word before the end of what is committed
+    PAUSE = "pause"  # at the last pause up to `look_back_s` before that end; like WORD where there is none
+    FILL = "fill"  # like PAUSE, but as many pauses back as fit into the shortest window, which costs the same anyway
+
+
+@dataclass(frozen=True, slots=True)
+class LiveOptions:
+    """What a stream may choose, and the policy's settings. `docs/why.md` says how the defaults were found."""
+
+    language: str | None = None
+    task: str = "transcribe"
+    prompt: str = ""
+    hotwords: str = ""
+    endpoint_silence_s: float = 0.35
+    hop_s: float = 0.5
+    cut: CutRule = CutRule.PAUSE
+    look_back_s: float = 5.0
+    min_window_s: float = 0.0  # the engine pads shorter windows with silence
+    max_window_s: float = 30.0
+    max_segment_s: float = 8.0  # committed words are completed as a segment by then, pause or not
+
+
+@dataclass(slots=True)
+class Utterance:
+    """Speech between two endpoints. `end` is None while it goes on."""
+
+    start: int
+    agreement: Agreement
+    heard_until: int  # end of the newest window that was decoded
+    end: int | None = None
+    torn: bool = False  # goes on with speech that a flush cut in two
+    completed_words: int = 0  # of agreement.committed, how many already stand in a completed segment
+
+
+def window_start(u: Utterance, end: int, pauses: Sequence[int], o: LiveOptions) -> int:
+    """Where the window of `u` to `end` starts, so that little is decoded again. `pauses`: where no word is cut."""
+    agreement = u.agreement
+    until = agreement.committed_until
+    nearest = u.start
+    if agreement.committed or u.torn:
+        # never so far back that a full window would not move on
+        low = until - samples(min(o.look_back_s, o.max_window_s / 4))
+        near = [] if o.cut is CutRule.WORD else [pause for pause in pauses if low <= pause <= until]
+        nearest = max(near[-1] if near else agreement.lead(), u.start - (samples(TAIL_S) if u.torn else 0))
+    if o.cut is CutRule.FILL:
+        shortest = samples(min(o.min_window_s, o.max_window_s))
+        return next((pause for pause in pauses if pause < nearest and end - pause <= shortest), nearest)
+    return nearest
+
+
+def phrase(words: Sequence[Spoken]) -> int:
+    """How many of the words make a segment: up to the longest gap in the second half."""
+    gaps = [after.start - word.end for word, after in pairwise(words)] + [0]
+    return 1 + max(range(len(words) // 2, len(words)), key=lambda i: (gaps[i], i))

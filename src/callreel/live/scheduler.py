@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from bisect import bisect_left
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, TypeVar
 
 from callreel import metrics
 from callreel.clock import monotonic
-from callreel.engines.base import Decoded
+from callreel.engines.base import Decoded, DecodeOptions
 from callreel.engines.remote import AsyncRemoteEngine
-from callreel.errors import CallreelError
+from callreel.errors import CallreelError, EngineCrashed
 from callreel.live.session import Session, Work
 
 log = logging.getLogger("callreel.live")
@@ -19,6 +22,8 @@ log = logging.getLogger("callreel.live")
 # A batch is padded to its longest window, so only windows of about one length go together.
 WINDOW_CLASSES_S = (2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0)
 RETRY_S = 0.5
+
+T = TypeVar("T")
 
 
 class Member(Protocol):
@@ -28,6 +33,23 @@ class Member(Protocol):
     ready_at: float  # since when its session wants a decode, monotonic seconds
 
     def decoded(self, work: Work, result: Decoded | None) -> None: ...
+
+    def broken(self, error: Exception) -> None:
+        """It raised what it never should, and is scheduled no more; the others go on."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What decodes of one batch have in common."""
+
+    final: bool
+    options: DecodeOptions
+    window_class: int
+
+
+def _give(work: Work, result: Decoded | None, member: Member) -> None:
+    member.decoded(work, result)
 
 
 class Scheduler:
@@ -64,28 +86,38 @@ class Scheduler:
 
     async def _work(self) -> None:
         while True:
+            self._wake.clear()
             batch = self._next_batch()
             if not batch:
-                self._wake.clear()
                 await self._wake.wait()
                 continue
-            taken = [(member, member.session.take()) for member in batch]
-            await self._decode(taken)
+            await self._decode(batch)
 
-    def _next_batch(self) -> list[Member]:
+    def _next_batch(self) -> list[tuple[Member, Work]]:
         """The most urgent member, and others of its kind, options and window class, most urgent first."""
-        wanting = [(not final, m.ready_at, m) for m in self._members if (final := m.session.wants()) is not None]
-        if not wanting:
-            return []
-        wanting.sort(key=lambda entry: entry[:2])
-        kind, _, first = wanting[0]
-        alike = first.session.decode_options(), self._class(first.session)
-        members = (m for other, _, m in wanting if other == kind)
-        same = (m for m in members if (m.session.decode_options(), self._class(m.session)) == alike)
-        return [m for m, _ in zip(same, range(self._max_batch), strict=False)]
+        wanting = [(member, kind) for member in tuple(self._members) if (kind := self._asked(member, self._kind))]
+        wanting.sort(key=lambda entry: (not entry[1].final, entry[0].ready_at))
+        alike = [member for member, kind in wanting if kind == wanting[0][1]][: self._max_batch]
+        return [(member, work) for member in alike if (work := self._asked(member, lambda m: m.session.take()))]
 
-    def _class(self, session: Session) -> int:
-        return bisect_left(WINDOW_CLASSES_S, max(self._min_window_s, session.window_s()))
+    def _kind(self, member: Member) -> _Kind | None:
+        session = member.session
+        final = session.wants()
+        if final is None:
+            return None
+        window_class = bisect_left(WINDOW_CLASSES_S, max(self._min_window_s, session.window_s()))
+        return _Kind(final, session.decode_options(), window_class)
+
+    def _asked(self, member: Member, question: Callable[[Member], T]) -> T | None:
+        """What `member` answers. A mistake of ours in one stream must not end the decodes of all."""
+        try:
+            return question(member)
+        except Exception as error:
+            log.exception("a stream is broken, the others go on")
+            self.remove(member)
+            member.broken(error)
+            self.wake()  # the place in the batch that it had is another's
+            return None
 
     async def _decode(self, taken: list[tuple[Member, Work]]) -> None:
         works = [work for _, work in taken]
@@ -95,13 +127,16 @@ class Scheduler:
         metrics.live_decode.labels(kind).observe(monotonic() - began)
         metrics.live_windows.labels(kind).inc(len(works))
         for (member, work), result in zip(taken, results, strict=True):
-            member.decoded(work, result)
+            self._asked(member, partial(_give, work, result))
 
     async def _results(self, works: list[Work]) -> list[Decoded | None]:
         """What the engine says; None for each window that it gave up. A final waits until the engine is back."""
         while True:
             try:
-                return [*await self._engine.decode([work.window for work in works], works[0].options)]
+                decoded = await self._engine.decode([work.window for work in works], works[0].options)
+                if len(decoded) != len(works):
+                    raise EngineCrashed(f"{len(decoded)} answers came for {len(works)} windows")
+                return [*decoded]
             except CallreelError as error:
                 log.error("decode of %d windows failed: %s: %s", len(works), error.code, error)
                 if not error.transient and len(works) > 1:

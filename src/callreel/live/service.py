@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from callreel import metrics
 from callreel.audio.pcm import samples, seconds
 from callreel.calls import store as calls
 from callreel.engines.base import Capabilities
-from callreel.errors import Conflict, StorageUnavailable
+from callreel.errors import Conflict, InvalidInput, StorageUnavailable
 from callreel.live.listener import Listener
 from callreel.live.scheduler import Scheduler
 from callreel.live.session import LiveOptions, Session
@@ -93,7 +93,11 @@ class LiveService:
         track: str,
         on_segments: OnSegments,
     ) -> OpenStream:
-        """A new call with one track. `on_segments` gets segments in stream time."""
+        """A new call with one track. `on_segments` gets segments in stream time.
+
+        Raises InvalidInput for what the engine cannot do.
+        """
+        self._check(options)
 
         def create(conn: Connection) -> tuple[calls.Stream, transcripts.Transcript]:
             call = calls.create_call(conn, client_id=client_id, external_id=external_id, mode=MODE, state="live")
@@ -128,6 +132,14 @@ class LiveService:
         self._publish_state(row, "live")
         return OpenStream(row, transcript.id, stream)
 
+    def _check(self, options: LiveOptions) -> None:
+        can = self.engine.capabilities
+        if options.task == "translate" and not can.translate:
+            raise InvalidInput("The live engine does not translate.", field="task")
+        if options.language is not None and can.languages and options.language not in can.languages:
+            known = f"It has: {', '.join(can.languages)}"
+            raise InvalidInput(f"The live engine has no language {options.language!r}.", hint=known, field="language")
+
     async def finish(self, opened: OpenStream) -> None:
         """Decode what is left, store it, close the call. Safe to call however the connection ended."""
         try:
@@ -137,12 +149,21 @@ class LiveService:
             opened.stream.close()
             metrics.live_streams.dec()
 
-    async def recover(self) -> int:
-        """Take up the streams that a dead server left open: their logged audio, from what is stored on. How many."""
-        left = await self._database.read(calls.open_streams)
+    async def stored(self) -> None:
+        """Every segment published before this call is in the database."""
+        await self._collector.flush()
+
+    async def left_open(self) -> list[calls.Stream]:
+        """The streams that a dead server left open; asked before this one opens any."""
+        return await self._database.read(calls.open_streams)
+
+    async def recover(self, left: Sequence[calls.Stream]) -> None:
+        """Take up the streams that were `left_open`: their logged audio, from what is stored on."""
         for stream in left:
-            await self._recover(stream)
-        return len(left)
+            try:
+                await self._recover(stream)
+            except Exception:  # one that cannot be taken up must not keep the others waiting
+                log.exception("call %s: stream %s cannot be taken up", stream.call_id, stream.id)
 
     async def _recover(self, left: calls.Stream) -> None:
         def lease(conn: Connection) -> tuple[calls.Stream, transcripts.Transcript | None, Segment | None]:
@@ -164,7 +185,7 @@ class LiveService:
         try:
             for block in read_log(self._folder.live, row.call_id, row.id, at, samples(REPLAY_BLOCK_S)):
                 stream.take(block)
-                await asyncio.sleep(0)  # sockets first
+                await stream.settled()  # one block at a time: live streams need the listener and the engine too
             await stream.finish()
             await self._close(row, transcript.id, stream, total)
         finally:

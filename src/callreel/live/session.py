@@ -7,61 +7,23 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import Enum
 
 import numpy as np
 
 from callreel.audio.pcm import BYTES_PER_SAMPLE, Pcm, samples, seconds
 from callreel.audio.vad import FRAME, SILENCE_THRESHOLD, SPEECH_THRESHOLD
 from callreel.engines.base import Decoded, DecodeOptions, Window
-from callreel.live.policy import TAIL_S, Agreement, Spoken, placed
+from callreel.live.policy import Agreement, CutRule, LiveOptions, Spoken, Utterance, phrase, placed, window_start
 from callreel.offline.assemble import is_invented
 from callreel.offline.chunk import BREAK_S, PADDING_S, quietest
-from callreel.text import Segment, join_words
+from callreel.text import Segment, Word, join_words
+
+__all__ = ["CutRule", "LiveOptions", "Session", "Utterance", "Work"]
 
 MIN_SPEECH_S = 0.1  # shorter bursts are clicks
 PAUSE_S = 0.1  # a gap in speech this long is a place where a window may start
-LEAD_S = 0.3  # a window that starts in the middle of speech starts with a word that is known, at least so far back
 SURE_OF_LANGUAGE = 0.8
-
 LANGUAGE_SPEECH_S = 6.0  # after this much speech the likeliest language is taken
-
-
-class CutRule(Enum):
-    """Where the next window starts once words are committed."""
-
-    WORD = "word"  # at the end of the last committed word
-    PAUSE = "pause"  # at the last pause up to `look_back_s` before it; words whose middle is committed are dropped
-    FILL = "fill"  # like PAUSE, but as many pauses back as fit into the shortest window, which costs the same anyway
-
-
-@dataclass(frozen=True, slots=True)
-class LiveOptions:
-    """What a stream may choose, and the policy's settings. `docs/why.md` says how the defaults were found."""
-
-    language: str | None = None
-    task: str = "transcribe"
-    prompt: str = ""
-    hotwords: str = ""
-    endpoint_silence_s: float = 0.35
-    hop_s: float = 1.0
-    cut: CutRule = CutRule.PAUSE
-    look_back_s: float = 5.0
-    min_window_s: float = 0.0  # the engine pads shorter windows with silence
-    max_window_s: float = 30.0
-    max_segment_s: float = 8.0  # committed words are completed as a segment by then, pause or not
-
-
-@dataclass(slots=True)
-class Utterance:
-    """Speech between two endpoints. `end` is None while it goes on."""
-
-    start: int
-    agreement: Agreement
-    heard_until: int  # end of the newest window that was decoded
-    end: int | None = None
-    torn: bool = False  # goes on with speech that a flush cut in two
-    completed_words: int = 0  # of agreement.committed, how many already stand in a completed segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +42,20 @@ class Session:
     """Feed it what was accepted, give it what was decoded, in any rhythm; at most one decode is out at a time.
 
     `start` is the sample at which this session takes over (a stream resumed after a crash starts behind what is
-    stored); `at` may lie before it, so that the model hears how the word began.
+    stored); `at` may lie before it, so that the model hears how the word began. `before` are the last words stored,
+    in seconds on the track's clock: with them the seam is found by text, else by time alone.
     """
 
     def __init__(
-        self, options: LiveOptions, *, track: str, epoch: int = 1, seq: int = 0, start: int = 0, at: int = 0
+        self,
+        options: LiveOptions,
+        *,
+        track: str,
+        epoch: int = 1,
+        seq: int = 0,
+        start: int = 0,
+        at: int = 0,
+        before: Sequence[Word] = (),
     ) -> None:
         self.options, self._track, self._epoch, self._seq = options, track, epoch, seq
         self.language = options.language
@@ -96,7 +67,7 @@ class Session:
         self._speech_end = at
         self._floor = max(start, at)  # no word before this sample is ours any more
         self._pauses: deque[int] = deque([at])  # where a window may start without cutting a word
-        self._tail: list[Spoken] = []  # the last words committed
+        self._tail = placed(before, 0)  # the last words committed
         self._flushed_at: int | None = None  # in the middle of speech
         self._current: Utterance | None = None
         self._finals: deque[Utterance] = deque()
@@ -242,33 +213,13 @@ class Session:
     def _bounds(self, u: Utterance) -> tuple[int, int]:
         """The next window of `u`. More speech than a window holds is decoded from its start on, none is passed over."""
         heard = u.end if u.end is not None else self._frame_at
-        start = max(self._window_start(u, heard), self._pcm_start)
+        start = max(window_start(u, heard, self._pauses, self.options), self._pcm_start)
         start = min(start, max(heard - samples(MIN_SPEECH_S), self._pcm_start))
         return start, min(heard, start + samples(self.options.max_window_s))
 
     def _is_full(self, u: Utterance) -> bool:
         start, end = self._bounds(u)
         return end - start >= samples(self.options.max_window_s)
-
-    def _window_start(self, u: Utterance, end: int) -> int:
-        """Where the cut rule lets the window to `end` start, so that only new speech is decoded again."""
-        o, agreement = self.options, u.agreement
-        until = agreement.committed_until
-        nearest = u.start
-        if agreement.committed or u.torn:
-            pauses = [] if o.cut is CutRule.WORD else [p for p in self._pauses if p <= until]
-            # never so far back that a full window would not move on
-            near = [p for p in pauses if p >= until - samples(min(o.look_back_s, o.max_window_s / 4))]
-            nearest = max(near[-1] if near else self._lead(agreement), u.start - (samples(TAIL_S) if u.torn else 0))
-        if o.cut is CutRule.FILL:
-            shortest = samples(min(o.min_window_s, o.max_window_s))
-            return next((p for p in self._pauses if p < nearest and end - p <= shortest), nearest)
-        return nearest
-
-    def _lead(self, agreement: Agreement) -> int:
-        """In the middle of speech: where a committed word a little before the new ones starts, to be joined by."""
-        latest = agreement.committed_until - samples(LEAD_S)
-        return max((word.start for word in agreement.tail() if word.start <= latest), default=agreement.committed_until)
 
     def _make_room(self, u: Utterance, start: int) -> None:
         """A full window moves on without agreement: speech without end must not grow latency or memory."""
@@ -289,7 +240,7 @@ class Session:
         """Drop audio that no window can reach any more."""
         o = self.options
         utterances = [*self._finals, *([self._current] if self._current else [])]
-        starts = [self._window_start(u, u.end or self._frame_at) for u in utterances]
+        starts = [window_start(u, u.end or self._frame_at, self._pauses, self.options) for u in utterances]
         reach = min(o.min_window_s, o.max_window_s) if o.cut is CutRule.FILL else 0.0
         keep = min([*starts, self._frame_at - samples(reach + BREAK_S)])
         if keep > self._pcm_start:
@@ -317,7 +268,7 @@ class Session:
                 self._seq += 1
             return segments
         if pending and seconds(pending[-1].end - pending[0].start) >= self.options.max_segment_s:
-            n = _phrase(pending)
+            n = phrase(pending)
             segments.append(self._segment(pending[:n], completed=True, result=result))
             self._seq += 1
             u.completed_words += n
@@ -342,9 +293,3 @@ class Session:
             revision=self._revision,
         )
         return segment if result is None else replace(segment, decode=result.stats)
-
-
-def _phrase(words: Sequence[Spoken]) -> int:
-    """How many of the words make a segment: up to the longest gap in the second half."""
-    gaps = [after.start - word.end for word, after in zip(words, words[1:], strict=False)] + [0]
-    return 1 + max(range(len(words) // 2, len(words)), key=lambda i: (gaps[i], i))

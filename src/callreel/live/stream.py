@@ -37,6 +37,7 @@ class LiveStream:
         self._listener, self._scheduler, self._on_segments = listener, scheduler, on_segments
         self._moved = asyncio.Event()  # something was accepted, heard or decoded since it was cleared
         self._unheard = 0  # feeds that the listener still has
+        self._broken: Exception | None = None
         scheduler.add(self)
 
     def take(self, pcm: Pcm) -> None:
@@ -53,6 +54,16 @@ class LiveStream:
         while self._unheard or not self.session.idle:
             await self._change()
 
+    async def settled(self) -> None:
+        """Wait until what was taken is heard and no utterance waits: for audio that comes faster than it is spoken."""
+        while self._unheard or self.session.wants():
+            await self._change()
+
+    def broken(self, error: Exception) -> None:
+        """Our own mistake: whoever waits for this stream raises `error`; its log keeps the audio."""
+        self._broken = error
+        self._moved.set()
+
     def close(self) -> None:
         self._scheduler.remove(self)
 
@@ -67,22 +78,30 @@ class LiveStream:
 
     async def _change(self) -> None:
         self._moved.clear()
-        await self._moved.wait()
+        if self._broken is None:
+            await self._moved.wait()
+        if self._broken is not None:
+            raise self._broken
 
     def _listen(self, pcm: Pcm, then: Callable[[Pcm, Probabilities], None]) -> None:
         self._unheard += 1
         self._listener.feed(self._vad, pcm, then)
 
     def _heard(self, pcm: Pcm, probabilities: Probabilities) -> None:
-        self._unheard -= 1
-        wanted = self.session.wants()
-        self.session.feed(pcm, probabilities)
-        self._advanced(wanted)
+        self._told(lambda: self.session.feed(pcm, probabilities))
 
     def _flushed(self, pcm: Pcm, probabilities: Probabilities) -> None:
+        self._told(self.session.flush)
+
+    def _told(self, tell: Callable[[], None]) -> None:
         self._unheard -= 1
         wanted = self.session.wants()
-        self.session.flush()
+        try:
+            tell()
+        except Exception as error:
+            self._scheduler.remove(self)
+            self.broken(error)
+            raise
         self._advanced(wanted)
 
     def _advanced(self, wanted: bool | None = None) -> None:

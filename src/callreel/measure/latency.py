@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 
 from callreel.audio.pcm import Pcm, samples, seconds
+from callreel.errors import InvalidInput
 from callreel.measure.harness import CHUNK, Played, play, samples_of
 from callreel.measure.wer import compare
 from callreel.text import Word
 
-# Engines place the last word's end up to this far before where the reference has it; the next utterance is further away.
+# Engines place the last word's end up to this far before the reference's; the next utterance is further away.
 END_TOLERANCE_S = 0.3
+AFTER_S = 0.2  # of the pause after an utterance, which is longer, that is kept of a recording which is cut there
+LAST_SILENCE_S = 1.0  # after the last utterance: it ends by its endpoint as all others do, not by the stream's end
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +156,8 @@ class Spoken:
 
 
 def scripts(audio: Path, number: int, duration_s: float, *, language: str = "en") -> list[Script]:
-    """`number` scripts of at least `duration_s`, each a loop over all one-track recordings in `language` that
-    `audio`/references.json names; each begins with another recording. They end with a recording.
+    """`number` scripts of at most `duration_s`, each a loop over all one-track recordings in `language` that
+    `audio`/references.json names, and each beginning with another one. They end with an utterance and its silence.
     """
     known = []
     for name, entry in json.loads((audio / "references.json").read_text()).items():
@@ -162,20 +165,24 @@ def scripts(audio: Path, number: int, duration_s: float, *, language: str = "en"
         if entry["language"] == language and len(entry["tracks"]) == 1 and said:
             known.append(Script(samples_of(audio / name), tuple(said)))
     if not known:
-        raise ValueError(f"{audio} has no one-track recording in {language!r}")
-    return [_joined(known, turn, samples(duration_s)) for turn in range(number)]
+        raise InvalidInput(f"{audio} has no one-track recording in {language!r} with utterances")
+    return [_joined(known, turn, duration_s) for turn in range(number)]
 
 
-def _joined(known: Sequence[Script], turn: int, length: int) -> Script:
+def _joined(known: Sequence[Script], turn: int, duration_s: float) -> Script:
     parts: list[Pcm] = []
-    utterances: list[Utterance] = []
+    said: list[Utterance] = []
     at = 0
-    while at < length:
+    while at < samples(duration_s):
         script = known[(turn + len(parts)) % len(known)]
-        utterances += [utterance.shifted(seconds(at)) for utterance in script.utterances]
+        said += [utterance.shifted(seconds(at)) for utterance in script.utterances]
         parts.append(script.pcm)
         at += len(script.pcm)
-    return Script(np.concatenate(parts), tuple(utterances))
+    said = [utterance for utterance in said if utterance.end + LAST_SILENCE_S <= duration_s]
+    if not said:
+        raise InvalidInput(f"{duration_s:g} s is too short for an utterance")
+    spoken = np.concatenate(parts)[: samples(said[-1].end + AFTER_S)]
+    return Script(np.pad(spoken, (0, samples(LAST_SILENCE_S - AFTER_S))), tuple(said))
 
 
 def _utterance(facts: dict[str, Any]) -> Utterance:

@@ -14,7 +14,7 @@ import tempfile
 import wave
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -38,6 +38,8 @@ DECODE_S = 0.2  # virtual time of one decode
 SAME_MOMENT_S = 0.5  # a word shown this near to where the reference has it is that word
 MARGIN_S = 0.05  # kept round an utterance that is cut out
 N_SHUFFLED, N_UNBROKEN = 4, 6  # composed recordings of either kind
+DEFAULTS = LiveOptions()
+OTHER_HOPS_S = (1.0,)
 GROUPS = ("plain", "composed", "unbroken")
 
 
@@ -168,7 +170,7 @@ class LiveRun:
 
 
 class VirtualRun:
-    """One session played in real time on a virtual clock; each decode takes `decode_s`, and audio never waits for it."""
+    """One session played in real time on a virtual clock: each decode takes `decode_s`, audio never waits for it."""
 
     def __init__(self, engine: Engine, options: LiveOptions, *, decode_s: float = DECODE_S) -> None:
         self._engine, self._decode_s = engine, decode_s
@@ -327,8 +329,7 @@ class _Task:
     model: Path
     recording: int
     floor_s: float
-    cuts: tuple[CutRule, ...]
-    hops_s: tuple[float, ...]
+    variants: tuple[tuple[float, CutRule], ...]  # hop (s) and cut rule
 
 
 @lru_cache(maxsize=1)
@@ -359,16 +360,15 @@ class _Remembering:
         return self._known[key]
 
 
-def _outcomes(task: _Task) -> list[tuple[float, CutRule, float, Outcome]]:
+def _outcomes(task: _Task) -> list[tuple[float, float, CutRule, Outcome]]:
     recording, engine = _known(task.folder)[task.recording], _Remembering(_engine(task.model, task.floor_s))
     offline = offline_text(recording, _engine(task.model, task.floor_s))
     found = []
-    for hop_s in task.hops_s:
-        for cut in task.cuts:
-            options = LiveOptions(
-                hop_s=hop_s, cut=cut, min_window_s=task.floor_s, max_window_s=engine.capabilities.max_window_s
-            )
-            found.append((task.floor_s, cut, hop_s, measure(recording, engine, options, offline)))
+    for hop_s, cut in task.variants:
+        options = LiveOptions(
+            hop_s=hop_s, cut=cut, min_window_s=task.floor_s, max_window_s=engine.capabilities.max_window_s
+        )
+        found.append((task.floor_s, hop_s, cut, measure(recording, engine, options, offline)))
     return found
 
 
@@ -378,24 +378,32 @@ def run(
     *,
     floors: Sequence[float] = (2, 5, 10, 30),
     cuts: Sequence[CutRule] = tuple(CutRule),
-    hops_s: Sequence[float] = (LiveOptions().hop_s,),
+    hop_s: float = DEFAULTS.hop_s,
+    other_hops_s: Sequence[float] = OTHER_HOPS_S,
     processes: int = 2,
 ) -> dict[str, Any]:
-    """Compare live with offline for every window floor (s), hop (s) and cut rule; the result can be written as JSON."""
+    """Compare live with offline for every window floor (s) and cut rule; the result can be written as JSON.
+
+    The default cut rule is also played with hops of `other_hops_s`. `recordings_folder` is one with references.json
+    (what was said, with times), `model_folder` a Whisper model for CTranslate2 that knows its words.
+    """
     known = _known(recordings_folder)
+    variants = [(hop_s, cut) for cut in cuts]
+    variants += [(other, DEFAULTS.cut) for other in other_hops_s if DEFAULTS.cut in cuts]
     tasks = [
-        _Task(recordings_folder, model_folder, i, float(floor_s), tuple(cuts), tuple(hops_s))
+        _Task(recordings_folder, model_folder, i, float(floor_s), tuple(variants))
         for floor_s in sorted(floors, reverse=True)  # the dearest first, so that both processes end together
         for i in sorted(range(len(known)), key=lambda i: -len(known[i].pcm))
     ]
     rows: dict[tuple[float, float, CutRule], list[Outcome]] = {
-        (float(floor_s), hop_s, cut): [] for floor_s in sorted(floors) for hop_s in hops_s for cut in cuts
+        (float(floor_s), *variant): [] for floor_s in sorted(floors) for variant in variants
     }
     with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
         for found in pool.map(_outcomes, tasks):
-            for floor_s, cut, hop_s, outcome in found:
-                rows[floor_s, hop_s, cut].append(outcome)
-    defaults = asdict(LiveOptions()) | {"cut": LiveOptions().cut.value}
+            for floor_s, played_hop_s, cut, outcome in found:
+                rows[floor_s, played_hop_s, cut].append(outcome)
+    policy = ("endpoint_silence_s", "hop_s", "look_back_s", "max_segment_s")
+    defaults = {"cut": DEFAULTS.cut.value} | {name: getattr(DEFAULTS, name) for name in policy}
     return {
         "benchmark": "live-policy",
         "model": model_folder.resolve().name,
@@ -488,11 +496,12 @@ def report(result: Mapping[str, Any]) -> str:
     """The result of `run` as a table for people: rates in percent, times in seconds."""
     audio, facts = result["audio"], result["machine"]
     lines = [
-        f"{sum(a['words'] for a in audio.values())} words in {sum(a['seconds'] for a in audio.values()):.0f} s of audio: "
+        f"{sum(a['words'] for a in audio.values())} words in {sum(a['seconds'] for a in audio.values()):.0f} s: "
         + ", ".join(f"{a['recordings']} {group}" for group, a in audio.items())
         + f"; model {result['model']}; {facts['cpu']}, {facts['cores']} cores",
-        "live, offl.: WER in %; mean, worst, plain, comp., unbr.: live minus offline, in points a recording;",
-        "lost, dbl: words lost and doubled against offline; delays in s; cost: s of padded audio decoded per s of audio",
+        "live, offl.: WER in %; mean, worst, plain, comp., unbr.: live minus offline, in points, mean over recordings;",
+        "lost, dbl: words lost and doubled against offline; delays in s; dec/s, cost: decodes, and seconds of padded",
+        "audio decoded, for each second of audio",
         "",
         "  ".join(name.rjust(width) for name, width in COLUMNS),
     ]

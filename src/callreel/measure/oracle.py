@@ -8,6 +8,7 @@ word error rate of a load test measures what the server did to the audio and the
 from __future__ import annotations
 
 import json
+import shutil
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,9 +22,10 @@ from faster_whisper import WhisperModel
 
 from callreel.audio.decode import decode as decode_file
 from callreel.audio.pcm import EMPTY, SAMPLE_RATE, Pcm, samples, seconds
-from callreel.engines.base import Capabilities, Decoded, DecodeOptions, Window, as_float
+from callreel.engines.base import Capabilities, Decoded, DecodeOptions, EngineSpec, Window, as_float
+from callreel.engines.whisper import RELEASED_MIN_WINDOW_S
 from callreel.errors import InvalidInput
-from callreel.measure.synthetic import N_POSITIONS, read_synthetic
+from callreel.measure.synthetic import N_POSITIONS, read_synthetic, write_weights
 from callreel.text import DecodeStats, Word
 
 TOKENS_PER_WORD = 1.3  # of Whisper's multilingual tokenizer on English speech, punctuation included
@@ -43,7 +45,31 @@ MIN_VOTES = 2
 MAX_ALIGNMENTS = 64  # a loop of 1 s recordings puts 30 into a window; the rest is for losses
 TOLERANCE = 2  # of 32768, by which a sample may differ from the reference
 
+ENGINE = "callreel.measure.oracle:load"  # for --engine and --live-engine
+WEIGHTS, AUDIO = "weights", "audio"  # in the folder that is its model
+
 Integers: TypeAlias = np.ndarray[tuple[int], np.dtype[np.int64]]
+
+
+def prepare(folder: Path, size: str, *, tokenizer_from: Path, audio: Path) -> Path:
+    """Make `folder` the model that `load` takes: synthetic weights of `size` and copies of the recordings that
+    `audio`/references.json names. Returns `folder`; done twice, it leaves the weights as they are.
+    """
+    write_weights(size, folder / WEIGHTS, tokenizer_from=tokenizer_from)
+    (folder / AUDIO).mkdir(exist_ok=True)
+    for name in ("references.json", *json.loads((audio / "references.json").read_text())):
+        shutil.copyfile(audio / name, folder / AUDIO / name)
+    return folder
+
+
+def load(spec: EngineSpec) -> OracleEngine:
+    """The oracle as the server's engine: `spec.model` is a folder that `prepare` wrote. Raises ModelMissing.
+
+    Windows have the floor of released Whisper if `spec` names none: that is the price to be paid for a real model.
+    """
+    folder = Path(spec.model)
+    floor_s = RELEASED_MIN_WINDOW_S if spec.min_window_s is None else spec.min_window_s
+    return OracleEngine(folder / WEIGHTS, folder / AUDIO, threads=spec.threads, min_window_s=floor_s)
 
 
 @dataclass(frozen=True, slots=True)

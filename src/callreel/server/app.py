@@ -7,14 +7,18 @@ import logging
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from callreel import __version__
 from callreel.errors import CallreelError, InvalidInput, NotFound
 from callreel.server.routes import calls, health, jobs
-from callreel.server.services import Services
+from callreel.server.services import Services, bearer, too_large
 
 log = logging.getLogger("callreel.server")
+
+FORM_BYTES = 1 << 20  # of a body, beside its file: the other fields and the boundaries
 
 
 def create_app(services: Services) -> FastAPI:
@@ -22,11 +26,45 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     for router in (jobs.router, calls.router, health.router):
         app.include_router(router)
+    app.add_middleware(Gate, services=services)
     app.add_exception_handler(CallreelError, _known)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _unknown)
     return app
+
+
+class Gate:
+    """Ahead of whatever reads a body: its sender is known and its length bounded, or it is refused unread."""
+
+    def __init__(self, app: ASGIApp, services: Services) -> None:
+        self._app, self._services = app, services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        limit = self._services.settings.max_upload_bytes + FORM_BYTES
+        try:
+            await self._services.client_of(bearer(headers.get("authorization")))
+            if int(headers.get("content-length", "0")) > limit:
+                raise too_large(self._services.settings.max_upload_bytes)
+        except CallreelError as error:
+            await answer(error)(scope, receive, send)
+            return
+        received = 0
+
+        async def bounded() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > limit:
+                refusal = too_large(self._services.settings.max_upload_bytes)
+                raise HTTPException(refusal.status, str(refusal))
+            return message
+
+        await self._app(scope, bounded, send)
 
 
 def answer(error: CallreelError) -> JSONResponse:
@@ -52,7 +90,9 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
     if error.status_code != 404:
         refused = InvalidInput(str(error.detail))
         refused.status = error.status_code
-    return answer(refused)
+    answered = answer(refused)
+    answered.headers.update(error.headers or {})  # Allow, of a method that there is not
+    return answered
 
 
 async def _unknown(request: Request, error: Exception) -> JSONResponse:

@@ -6,9 +6,10 @@ import asyncio
 import ipaddress
 import logging
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import uvicorn
 
@@ -17,7 +18,7 @@ from callreel.accounts import keys
 from callreel.engines.base import EngineSpec
 from callreel.engines.catalogue import resolve
 from callreel.engines.remote import AsyncRemoteEngine
-from callreel.jobs import store as jobs
+from callreel.errors import InvalidInput
 from callreel.live.listener import Listener
 from callreel.live.scheduler import Scheduler
 from callreel.live.service import LiveEngine, LiveService
@@ -31,7 +32,7 @@ from callreel.settings import Settings
 from callreel.storage.database import Database
 from callreel.storage.events import EventHub
 from callreel.storage.folders import DataFolder
-from callreel.tasks.runner import Runner
+from callreel.tasks.runner import Runner, requeue_abandoned
 from callreel.transcripts.collector import Collector
 
 log = logging.getLogger("callreel.server")
@@ -56,16 +57,16 @@ async def _main(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(signum, stop.set)
-    async with (
-        start(settings) as services,
-        _http(services) as port,
-        whisperlive.listen(services, settings.host, settings.live_port) as live,
-    ):
+    async with AsyncExitStack() as stack:
+        services = await stack.enter_async_context(start(settings))
+        left_open = await services.live.left_open()  # before a stream of our own is among them
+        port = await stack.enter_async_context(_http(services))
+        live = await stack.enter_async_context(whisperlive.listen(services, settings.host, settings.live_port))
         live_port = live.sockets[0].getsockname()[1]
         for warning in services.engine_warnings:
             log.warning(warning)
         log.info("ready: http://%s:%d/docs, live streams on port %d", settings.host, port, live_port)
-        recovery = asyncio.create_task(services.live.recover(), name="recovery")
+        recovery = asyncio.create_task(services.live.recover(left_open), name="recovery")
         await stop.wait()
         recovery.cancel()
         await asyncio.gather(recovery, return_exceptions=True)
@@ -82,7 +83,7 @@ async def start(settings: Settings) -> AsyncIterator[Services]:
         stack.callback(database.close)
         folder.create()  # only now: the lock says that no other server uses it
         local_client = await _first_client(database, settings.host)
-        abandoned = await database.write(lambda conn: jobs.requeue_abandoned(conn, time.time(), all_running=True))
+        abandoned = await database.write(lambda conn: requeue_abandoned(conn, time.time(), all_running=True))
         if abandoned:
             log.info("%d jobs of the server before this one are queued again", len(abandoned))
 
@@ -163,12 +164,19 @@ def _spec(settings: Settings, engine: str, model: str) -> EngineSpec:
 
 async def _first_client(database: Database, host: str) -> str | None:
     """Who asks without a key: the local client on loopback, nobody beyond it, where a first key is made and shown."""
-    if host == "localhost" or ipaddress.ip_address(host).is_loopback:
+    if _is_loopback(host):
         return await database.write(keys.ensure_local_client)
     if not await database.read(keys.any_key):
         _, key = await database.write(lambda conn: keys.create_client(conn, "admin", "admin"))
         log.warning("this server listens beyond loopback: its first API key, shown only now, is %s", key)
     return None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name, which may lead anywhere but for this one
+        return host == "localhost"
 
 
 async def _drain(collector: Collector) -> None:
@@ -204,26 +212,33 @@ class _Http(uvicorn.Server):
 @asynccontextmanager
 async def _http(services: Services) -> AsyncIterator[int]:
     """The HTTP API while the context lasts; gives its port."""
-    settings = services.settings
+    with _bound(services.settings.host, services.settings.port) as listener:
+        async with _serving(services, listener):
+            yield listener.getsockname()[1]
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise InvalidInput(
+            f"Cannot listen on {host}:{port}: {error.strerror}", hint="Choose another with --host or --port"
+        ) from error
+
+
+@asynccontextmanager
+async def _serving(services: Services, listener: socket.socket) -> AsyncIterator[None]:
     config = uvicorn.Config(
         create_app(services),
-        host=settings.host,
-        port=settings.port,
         log_level="warning",
         lifespan="off",
         timeout_graceful_shutdown=GRACE_S,
         server_header=False,
     )
     server = _Http(config)
-    serving = asyncio.create_task(server.serve(), name="http")
-    while not server.started:
-        if serving.done():
-            serving.result()
-            raise OSError(f"cannot listen on {settings.host}:{settings.port}")
-        await asyncio.sleep(0.01)
+    serving = asyncio.create_task(server.serve(sockets=[listener]), name="http")
     try:
-        yield server.servers[0].sockets[0].getsockname()[1]
+        yield
     finally:
         server.should_exit = True
-        with suppress(SystemExit):
-            await serving
+        await serving

@@ -8,7 +8,7 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from callreel.accounts import keys
-from callreel.errors import Unauthorized
+from callreel.errors import InvalidInput, Unauthorized
 from callreel.live.service import LiveService
 from callreel.settings import Settings
 from callreel.storage.database import Database
@@ -39,6 +39,13 @@ class Services:
         elif self.local_client is not None:
             return self.local_client
         raise Unauthorized()
+
+
+def too_large(limit: int) -> InvalidInput:
+    """The refusal of an upload of more than `limit` bytes."""
+    error = InvalidInput(f"The file is larger than {limit} bytes", hint="Raise CALLREEL_MAX_UPLOAD_BYTES")
+    error.status = 413
+    return error
 
 
 def bearer(authorization: str | None) -> str | None:

@@ -80,5 +80,11 @@ class EngineProcess:
             metrics.engine_restarts.labels(self.role).inc()
             log.error("the %s engine ended with %d; starting it again", self.role, code)
             pause_s = FIRST_PAUSE_S if loop.time() - began > STEADY_S else min(2 * pause_s, LONGEST_PAUSE_S)
-            await asyncio.sleep(pause_s)
-            await self._spawn()
+            while True:
+                await asyncio.sleep(pause_s)
+                try:
+                    await self._spawn()
+                    break
+                except OSError as error:  # the machine is out of processes, memory or files
+                    log.error("the %s engine cannot be started: %s", self.role, error)
+                    pause_s = LONGEST_PAUSE_S

@@ -25,7 +25,9 @@ NICE = 10  # below the server and the live engine, above the batch engine that i
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    memory = int(sys.argv[1])
+    memory, allowed = int(sys.argv[1]), resource.getrlimit(resource.RLIMIT_AS)[1]
+    if allowed != resource.RLIM_INFINITY:
+        memory = min(memory, allowed)
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.nice(NICE)

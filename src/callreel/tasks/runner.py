@@ -11,6 +11,7 @@ import sys
 import time
 from asyncio.subprocess import PIPE, Process
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -32,6 +33,7 @@ log = logging.getLogger("callreel.jobs")
 RETRY_FIRST_S, RETRY_MOST_S = 1.0, 60.0
 IDLE_S = 1.0  # between two looks for jobs whose time to be retried has come
 STORE_RETRY_S = 1.0
+CALL_STATES = {"succeeded": "done", "failed": "failed", "cancelled": "failed"}  # what a job's end makes of its call
 
 
 class JobDied(CallreelError):
@@ -41,8 +43,22 @@ class JobDied(CallreelError):
     transient = True
 
 
+@dataclass(eq=False, slots=True)
+class _Attempt:
+    """One run of a job; once `over` its process is not wanted any more, also if it is only being started."""
+
+    job: jobs.Job
+    child: Process | None = None
+    over: bool = False
+
+    def end(self) -> None:
+        self.over = True
+        if self.child is not None and self.child.returncode is None:
+            self.child.kill()
+
+
 class Runner:
-    """`slots` jobs at once. `wake()` after an enqueue; `cancelled(job_id)` after a cancel in the store."""
+    """`slots` jobs at once. `wake()` after an enqueue; `cancelled(job)` after a cancel in the store."""
 
     def __init__(
         self,
@@ -60,7 +76,7 @@ class Runner:
         self._engine_socket, self._warnings = engine_socket, engine_warnings
         self._slots, self._lease_s, self._memory_bytes = slots, lease_s, memory_bytes
         self._wake = asyncio.Event()
-        self._children: dict[str, Process] = {}
+        self._attempts: set[_Attempt] = set()
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -74,53 +90,65 @@ class Runner:
     def wake(self) -> None:
         self._wake.set()
 
-    def cancelled(self, job_id: str) -> None:
+    def cancelled(self, job: jobs.Job) -> None:
         """End the job's process now, wherever it is."""
-        child = self._children.get(job_id)
-        if child is not None and child.returncode is None:
-            child.kill()
+        for attempt in self._attempts:
+            if attempt.job.id == job.id:
+                attempt.end()
+        self._publish_end(job)
 
     async def _work(self) -> None:
         while True:
             self._wake.clear()
             try:
-                job = await self._database.write(self._claim)
+                abandoned, job = await self._database.write(self._claim)
+                for lost in abandoned:
+                    self._publish_end(lost)
+                if job is not None:
+                    await self._run(job)
+                    continue
             except StorageUnavailable as error:
                 log.error("no job can be claimed: %s", error)
-                job = None
-            if job is not None:
-                await self._run(job)
-                continue
+            except Exception:  # a mistake of ours must not cost a slot
+                log.exception("a job could not be brought to its end; it is queued again when its lease is over")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), IDLE_S)
 
-    def _claim(self, conn: Connection) -> jobs.Job | None:
+    def _claim(self, conn: Connection) -> tuple[list[jobs.Job], jobs.Job | None]:
         now = time.time()
-        jobs.requeue_abandoned(conn, now)
-        return jobs.claim(conn, lease_s=self._lease_s, now=now)
+        failed = [job for job in requeue_abandoned(conn, now) if job.state == "failed"]
+        return failed, jobs.claim(conn, lease_s=self._lease_s, now=now)
 
     async def _run(self, job: jobs.Job) -> None:
         log.info("job %s: attempt %d", job.id, job.attempts)
         self._publish(job)
-        work = self._folder.work_of(job.id)
-        work.mkdir(parents=True, exist_ok=True)
+        attempt = _Attempt(job)
+        self._attempts.add(attempt)
+        # An attempt that lost its lease may still be ending while the next one begins: each has its own folder.
+        work = self._folder.work_of(f"{job.id}.{job.attempts}")
         began = time.monotonic()
-        heartbeat = asyncio.create_task(self._heartbeat(job))
+        heartbeat = asyncio.create_task(self._heartbeat(attempt))
         try:
-            outcome = await self._child(job, work)
+            work.mkdir(parents=True, exist_ok=True)
+            outcome = await self._child(attempt, work)
         except CallreelError as error:
             outcome = Failed(error.as_dict(), error.transient)
+        except Exception as error:  # the machine is out of space or processes, or a mistake of ours
+            log.exception("job %s: attempt %d could not be run", job.id, job.attempts)
+            outcome = Failed(CallreelError(f"{type(error).__name__}: {error}").as_dict(), transient=True)
         finally:
+            self._attempts.discard(attempt)
             heartbeat.cancel()
             shutil.rmtree(work, ignore_errors=True)
         metrics.job_duration.labels(job.kind).observe(time.monotonic() - began)
         ended = await self._end(job, outcome)
         if ended is not None:
             metrics.jobs_ended.labels(job.kind, ended.state).inc()
-            self._publish(ended)
+            self._publish_end(ended)
 
-    async def _child(self, job: jobs.Job, work: Path) -> Transcribed | Failed:
+    async def _child(self, attempt: _Attempt, work: Path) -> Transcribed | Failed:
         """Run the job's process to its end; it dies with this task. Raises JobDied."""
+        job = attempt.job
         child = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -131,8 +159,10 @@ class Runner:
             env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
         )
         assert child.stdin is not None and child.stdout is not None
-        self._children[job.id] = child
+        attempt.child = child
         try:
+            if attempt.over:
+                child.kill()
             child.stdin.write(frames.pack(self._order(job, work)))
             while True:
                 body = await frames.receive_async(child.stdout)
@@ -143,7 +173,6 @@ class Runner:
         except (asyncio.IncompleteReadError, ConnectionError) as error:
             raise JobDied(exit_code=await child.wait()) from error
         finally:
-            self._children.pop(job.id, None)
             if child.returncode is None:
                 child.kill()
                 await child.wait()
@@ -166,15 +195,16 @@ class Runner:
         except StorageUnavailable:
             log.warning("job %s: progress not stored", job.id)  # the next one will be
 
-    async def _heartbeat(self, job: jobs.Job) -> None:
-        """Keep the lease; a job that is not ours any more (cancelled) is stopped."""
+    async def _heartbeat(self, attempt: _Attempt) -> None:
+        """Keep the lease; an attempt that is over (the lease was lost) is stopped."""
+        job = attempt.job
         while True:
             await asyncio.sleep(self._lease_s / 3)
             try:
                 if not await self._database.write(
                     lambda conn: jobs.heartbeat(conn, job.id, job.attempts, self._lease_s, time.time())
                 ):
-                    self.cancelled(job.id)
+                    attempt.end()
             except StorageUnavailable:
                 log.warning("job %s: heartbeat not stored", job.id)
 
@@ -199,10 +229,31 @@ class Runner:
             except StorageUnavailable as error:
                 log.error("job %s: its outcome waits for the database: %s", job.id, error)
                 await asyncio.sleep(STORE_RETRY_S)
+            except Exception as error:
+                if isinstance(outcome, Failed):
+                    raise
+                log.exception("job %s: its outcome cannot be stored", job.id)
+                outcome = Failed(CallreelError(f"{type(error).__name__}: {error}").as_dict(), transient=False)
 
     def _publish(self, job: jobs.Job) -> None:
         assert job.call_id is not None
         self._events.publish(job.call_id, "job", {"id": job.id, "state": job.state, "error": job.error})
+
+    def _publish_end(self, job: jobs.Job) -> None:
+        """Tell of a job that is over, or to be tried again, and of its call."""
+        self._publish(job)
+        if job.state in CALL_STATES:
+            assert job.call_id is not None
+            self._events.publish(job.call_id, "call", {"id": job.call_id, "state": CALL_STATES[job.state]})
+
+
+def requeue_abandoned(conn: Connection, now: float, *, all_running: bool = False) -> list[jobs.Job]:
+    """As `jobs.requeue_abandoned`; the calls of those that failed for good say so."""
+    abandoned = [jobs.get(conn, job_id) for job_id in jobs.requeue_abandoned(conn, now, all_running=all_running)]
+    for job in abandoned:
+        if job.state == "failed":
+            transcribe.abandon(conn, job)
+    return abandoned
 
 
 def backoff_s(attempt: int) -> float:

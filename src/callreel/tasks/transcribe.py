@@ -6,6 +6,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ from sqlalchemy import Connection
 
 from callreel.calls import store as calls
 from callreel.engines.remote import RemoteEngine
+from callreel.errors import NotFound, UnreadableMedia
 from callreel.jobs import store as jobs
 from callreel.offline.pipeline import transcribe
 from callreel.tasks.messages import Progressed, Report, Transcribed, TranscribeOrder
 from callreel.transcripts import store as transcripts
 
 KIND = "transcribe"
+UNREADABLE_HINT = "Check that the file plays and has sound, and that all of it was sent; then send it again"
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, bytes
 
 
@@ -26,9 +29,13 @@ def run(order: TranscribeOrder, report: Callable[[Report], None]) -> Transcribed
     """In the job child: do the work. Raises what `offline.pipeline.transcribe` raises."""
     began = time.monotonic()
     engine = RemoteEngine(Path(order.engine_socket))
-    transcription = transcribe(
-        Path(order.source), engine, order.options, work=Path(order.work), on_progress=lambda p: report(Progressed(p))
-    )
+    source, work = Path(order.source), Path(order.work)
+    try:
+        transcription = transcribe(
+            source, engine, order.options, work=work, on_progress=lambda p: report(Progressed(p))
+        )
+    except UnreadableMedia as error:
+        raise UnreadableMedia(str(error), hint=error.hint or UNREADABLE_HINT) from error
     used = resource.getrusage(resource.RUSAGE_SELF)
     wall_s = time.monotonic() - began
     usage = {
@@ -60,4 +67,5 @@ def commit(conn: Connection, job: jobs.Job, done: Transcribed, warnings: tuple[s
 def abandon(conn: Connection, job: jobs.Job) -> None:
     """In the server: the job has failed for good or was cancelled; say so on its call."""
     assert job.call_id is not None
-    calls.finish_call(conn, job.call_id, state="failed", duration_s=None, language=None)
+    with suppress(NotFound):  # deleted meanwhile
+        calls.finish_call(conn, job.call_id, state="failed", duration_s=None, language=None)

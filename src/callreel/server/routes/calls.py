@@ -15,7 +15,6 @@ from callreel.calls import store as calls
 from callreel.errors import InvalidInput, NotFound
 from callreel.server.nouns import call_noun, page_noun
 from callreel.server.services import Client, House, Services
-from callreel.storage.events import Subscription
 from callreel.storage.pages import DEFAULT_LIMIT, MAX_LIMIT
 from callreel.text import Segment
 from callreel.transcripts import store as transcripts
@@ -23,6 +22,7 @@ from callreel.transcripts.formats import FORMATS
 from callreel.transcripts.nouns import segment_noun
 
 router = APIRouter(prefix="/v1/calls", tags=["calls"])
+NOTHING = (0, 0)  # below every version of a segment
 
 
 @router.get("")
@@ -76,23 +76,34 @@ async def events(
 ) -> StreamingResponse:
     """Server-sent events of one call: what is stored so far, then what happens, each segment under a stable id."""
     await house.database.read(lambda conn: calls.get_call(conn, call_id, client))
-    subscription = house.events.subscribe(call_id, last_event_id)
     return StreamingResponse(
-        _event_stream(house, call_id, subscription),
+        _event_stream(house, call_id, last_event_id),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-store"},
     )
 
 
-async def _event_stream(house: Services, call_id: str, subscription: Subscription) -> AsyncIterator[str]:
+async def _event_stream(house: Services, call_id: str, after: int | None) -> AsyncIterator[str]:
+    subscription = house.events.subscribe(call_id, after)
+    stored: dict[str, tuple[int, int]] = {}
     try:
         if not subscription.replayed:
-            for data in await house.database.read(lambda conn: _stored_segments(conn, call_id)):
-                yield _sse(subscription.position, "segment", clock.now(), data)
+            await house.live.stored()  # what was published before we watched, and only waited for the database
+            snapshot = await house.database.read(lambda conn: _stored_segments(conn, call_id))
+            stored = {data["id"]: _version(data) for data in snapshot}
+            for i, data in enumerate(snapshot, 1):
+                # Only the last one has an id: a watcher that is cut off before it gets all of them again.
+                yield _sse(subscription.position if i == len(snapshot) else None, "segment", clock.now(), data)
         async for event in subscription:
+            if event.type == "segment" and _version(event.data) <= stored.get(event.data["id"], NOTHING):
+                continue  # it came while the stored ones were read
             yield _sse(event.id, event.type, event.at, event.data)
     finally:
         subscription.close()
+
+
+def _version(segment: dict[str, Any]) -> tuple[int, int]:
+    return segment["epoch"], segment["revision"]
 
 
 def _stored_segments(conn: Connection, call_id: str) -> list[dict[str, Any]]:
@@ -101,6 +112,7 @@ def _stored_segments(conn: Connection, call_id: str) -> list[dict[str, Any]]:
     return [segment_noun(current.id, segment) for segment in found] if current else []
 
 
-def _sse(event_id: int, type: str, at: str, data: dict[str, Any]) -> str:
+def _sse(event_id: int | None, type: str, at: str, data: dict[str, Any]) -> str:
     body = json.dumps({"type": type, "id": event_id, "at": at, "data": data}, ensure_ascii=False)
-    return f"id: {event_id}\nevent: {type}\ndata: {body}\n\n"
+    head = "" if event_id is None else f"id: {event_id}\n"
+    return f"{head}event: {type}\ndata: {body}\n\n"

@@ -18,7 +18,7 @@ from callreel.errors import InvalidInput
 from callreel.jobs import store as jobs
 from callreel.offline.pipeline import TRACK, TranscribeOptions
 from callreel.server.nouns import job_noun, page_noun
-from callreel.server.services import Client, House
+from callreel.server.services import Client, House, too_large
 from callreel.storage.pages import DEFAULT_LIMIT, MAX_LIMIT
 from callreel.tasks import transcribe
 
@@ -96,8 +96,17 @@ async def cancel(house: House, client: Client, job_id: str) -> dict[str, Any]:
         return cancelled
 
     job = await house.database.write(cancel)
-    house.runner.cancelled(job_id)
+    house.runner.cancelled(job)
     return job_noun(job)
+
+
+def _sync(folder: Path) -> None:
+    """Force the names in `folder` to the disk."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _keep(upload: UploadFile, target: Path, limit: int) -> None:
@@ -108,12 +117,14 @@ def _keep(upload: UploadFile, target: Path, limit: int) -> None:
         with part.open("wb") as file:
             shutil.copyfileobj(upload.file, file, COPY_BYTES)
             if file.tell() > limit:
-                raise InvalidInput(f"The file is larger than {limit} bytes", hint="Raise CALLREEL_MAX_UPLOAD_BYTES")
+                raise too_large(limit)
             if file.tell() == 0:
                 raise InvalidInput("The file is empty")
             file.flush()
             os.fsync(file.fileno())
         part.rename(target)
+        for folder in (target.parent, target.parent.parent):
+            _sync(folder)
     except BaseException:
         shutil.rmtree(target.parent, ignore_errors=True)
         raise

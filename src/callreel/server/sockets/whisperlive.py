@@ -29,25 +29,39 @@ log = logging.getLogger("callreel.live")
 TRACK = "main"
 BEARER = Subprotocol("bearer")
 OPTIONS_WITHIN_S = 10.0  # a connection that says nothing gives its place back
+FINISH_WITHIN_S = 8.0  # when the server stops; what is not decoded by then is taken up at the next start
 QUEUED_FRAMES = 16  # read ahead of the stream; beyond it TCP holds the client back
 
 
 @asynccontextmanager
 async def listen(services: Services, host: str, port: int) -> AsyncIterator[Server]:
-    """Serve until the context ends; then connections are closed, and their streams are taken up at the next start."""
+    """Serve until the context ends; then connections are closed, and their streams finished as far as time allows.
+
+    Raises InvalidInput for an address that cannot be listened on.
+    """
     adapter = Adapter(services)
-    async with serve(
-        adapter.talk,
-        host,
-        port,
-        process_request=adapter.admit,
-        select_subprotocol=lambda _, offered: BEARER if BEARER in offered else None,
-        max_size=wire.MAX_FRAME_BYTES,
-        max_queue=QUEUED_FRAMES,
-        compression=None,  # PCM does not compress, and a window of zlib costs memory for every stream
-        server_header=None,
-    ) as server:
+    try:
+        server = await serve(
+            adapter.talk,
+            host,
+            port,
+            process_request=adapter.admit,
+            select_subprotocol=lambda _, offered: BEARER if BEARER in offered else None,
+            max_size=wire.MAX_FRAME_BYTES,
+            max_queue=QUEUED_FRAMES,
+            compression=None,  # PCM does not compress, and a window of zlib costs memory for every stream
+            server_header=None,
+        )
+    except OSError as error:
+        raise InvalidInput(
+            f"Cannot listen on {host}:{port}: {error.strerror}", hint="Choose another with --host or --live-port"
+        ) from error
+    try:
         yield server
+    finally:
+        server.close()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(server.wait_closed(), FINISH_WITHIN_S)
 
 
 class Adapter:
@@ -80,20 +94,20 @@ class Conversation:
         self._changed = asyncio.Event()
 
     async def run(self) -> None:
+        live = self._services.live
         try:
             options = await self._options()
+            opened = await live.open(
+                client_id=self._connection.client_id,  # type: ignore[attr-defined]
+                protocol="whisperlive",
+                options=live_options(options, live.defaults),
+                external_id=self._uid,
+                track=options.track or TRACK,
+                on_segments=self._take,
+            )
         except CallreelError as error:
             await self._refuse(error)
             return
-        live = self._services.live
-        opened = await live.open(
-            client_id=self._connection.client_id,  # type: ignore[attr-defined]
-            protocol="whisperlive",
-            options=live_options(options, live.defaults),
-            external_id=self._uid,
-            track=options.track or TRACK,
-            on_segments=self._take,
-        )
         talker = asyncio.create_task(self._talk(options, opened))
         try:
             await self._say_ready(opened)
@@ -104,10 +118,13 @@ class Conversation:
             pass  # hung up: what was accepted is decoded and stored all the same
         finally:
             # Shielded: a client that is gone, or a server that stops, does not take the rest of the words away.
-            await asyncio.shield(live.finish(opened))
-            self._waiting.append([])
-            self._changed.set()
-            await asyncio.gather(talker, return_exceptions=True)
+            try:
+                await asyncio.shield(live.finish(opened))
+            finally:
+                self._waiting.append([])
+                self._changed.set()
+                with suppress(ConnectionClosed):
+                    await talker
 
     async def _options(self) -> wire.Options:
         try:
@@ -129,28 +146,29 @@ class Conversation:
 
     async def _listen(self, opened: OpenStream) -> None:
         """Feed the stream until the client ends it. Without audio for a while, what was said is completed."""
-        stall_s: float | None = None
+        loop = asyncio.get_running_loop()
+        stalled_at: float | None = None  # unless audio comes before; other frames do not count
         while True:
             try:
-                async with asyncio.timeout(stall_s):
+                async with asyncio.timeout_at(stalled_at):
                     frame = await self._connection.recv()
             except TimeoutError:
                 opened.stream.complete()
-                stall_s = None
+                stalled_at = None
                 continue
             for event in self._protocol.receive(frame):
                 if isinstance(event, wire.EndOfAudio):
                     return
                 if isinstance(event, wire.Audio):
                     await opened.stream.feed(event.pcm)
-                    stall_s = self._services.settings.stall_s
+                    stalled_at = loop.time() + self._services.settings.stall_s
 
     def _take(self, segments: list[Segment]) -> None:
         self._waiting.append(segments)
         self._changed.set()
 
     async def _talk(self, options: wire.Options, opened: OpenStream) -> None:
-        """Send each change of the transcript; a slow client gets several in one message, none twice."""
+        """Send each change of the transcript; a client that is behind gets no partial that is out of date."""
         view = wire.TranscriptView(options.send_last_n_segments)
         told_language = False
         while True:
@@ -167,7 +185,8 @@ class Conversation:
                     await self._connection.send(
                         wire.language(self._uid, session.language, session.language_probability)
                     )
-                if shown and segments:
+                stale = bool(self._waiting) and not any(segment.completed for segment in segments)
+                if shown and segments and not stale:
                     await self._connection.send(wire.segments(self._uid, shown, options.word_timestamps))
             if ended:
                 return
@@ -189,9 +208,9 @@ def live_options(asked: wire.Options, defaults: LiveOptions) -> LiveOptions:
 
 def key_of(request: Request) -> str | None:
     """An API key, wherever WhisperLive's clients put it: header, `?token=`, or subprotocols ["bearer", KEY]."""
-    if key := bearer(request.headers.get("Authorization")):
+    if key := bearer(", ".join(request.headers.get_all("Authorization"))):
         return key
     if token := parse_qs(urlsplit(request.path).query).get("token"):
         return token[0]
-    offered = [part.strip() for part in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
+    offered = [part.strip() for part in ",".join(request.headers.get_all("Sec-WebSocket-Protocol")).split(",")]
     return offered[1] if len(offered) == 2 and offered[0] == BEARER else None

@@ -1,0 +1,85 @@
+"""One shape for every error, and what a stranger sees first."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from callreel import __version__
+
+
+def error_of(answer: httpx.Response) -> dict[str, object]:
+    body = answer.json()
+    assert set(body) == {"error"} and set(body["error"]) == {"code", "message", "hint", "detail"}
+    error: dict[str, object] = body["error"]
+    return error
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/v1/nothing", 404, "not_found"),
+        ("GET", "/v1/jobs/none", 404, "not_found"),
+        ("GET", "/v1/calls/none", 404, "not_found"),
+        ("GET", "/v1/calls/none/events", 404, "not_found"),
+        ("DELETE", "/v1/jobs", 405, "invalid_input"),
+        ("POST", "/v1/jobs", 400, "invalid_input"),
+        ("GET", "/v1/jobs?limit=0", 400, "invalid_input"),
+        ("GET", "/v1/jobs?limit=1001", 400, "invalid_input"),
+        ("GET", "/v1/jobs?state=asleep", 400, "invalid_input"),
+        ("GET", "/v1/calls?cursor=%00", 400, "invalid_input"),
+        ("GET", "/v1/calls/none/transcript?format=pdf", 400, "invalid_input"),
+    ],
+)
+def test_every_refusal_has_the_one_shape(api: httpx.Client, method: str, path: str, status: int, code: str) -> None:
+    answer = api.request(method, path)
+    assert answer.status_code == status
+    assert error_of(answer)["code"] == code
+
+
+def test_a_method_that_is_not_there_names_those_that_are(api: httpx.Client) -> None:
+    assert set(api.delete("/v1/jobs").headers["allow"].split(", ")) & {"GET", "POST"}
+
+
+def test_a_validation_error_names_the_field(api: httpx.Client) -> None:
+    error = error_of(api.post("/v1/jobs", files={"file": ("a", b"x")}, data={"task": "sing", "priority": "first"}))
+    problems = error["detail"]["problems"]  # type: ignore[index]
+    assert {problem["field"] for problem in problems} == {"body.task", "body.priority"}
+
+
+def test_an_unknown_format_names_those_that_there_are(api: httpx.Client) -> None:
+    error = error_of(api.get("/v1/calls/none/transcript", params={"format": "pdf"}))
+    assert "pdf" in str(error["message"]) and error["hint"] == "Formats: txt, json"
+
+
+@pytest.mark.parametrize("authorization", ["Bearer cr_wrong", "bearer x", "Bearer  " + "k" * 5000])
+def test_a_wrong_key_is_refused_even_on_loopback(api: httpx.Client, authorization: str) -> None:
+    answer = api.get("/v1/jobs", headers={"Authorization": authorization})
+    assert answer.status_code == 401 and answer.headers["www-authenticate"] == "Bearer"
+    assert error_of(answer)["code"] == "unauthorized"
+
+
+def test_health_version_docs_and_openapi_answer(api: httpx.Client) -> None:
+    health = api.get("/health").json()
+    assert health["status"] == "ok" and health["live"] == {"engine": "whisper", "model": "whisper-toy"}
+    assert health["warnings"] == []
+    assert api.get("/version").json() == {"version": __version__} and health["version"] == __version__
+    assert "swagger" in api.get("/docs").text
+    assert set(api.get("/openapi.json").json()["paths"]) >= {"/v1/jobs", "/v1/calls/{call_id}/transcript"}
+
+
+def test_the_metrics_have_their_names(api: httpx.Client) -> None:
+    answer = api.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain")
+    names = {line.split()[2] for line in answer.text.splitlines() if line.startswith("# TYPE")}
+    assert names >= {
+        "event_loop_lag_seconds",
+        "live_streams",
+        "live_audio_seconds_total",
+        "live_decode_seconds",
+        "live_windows_total",
+        "live_final_wait_seconds",
+        "engine_restarts_total",
+        "jobs_total",
+        "job_duration_seconds",
+    }
