@@ -38,7 +38,7 @@ class Settings(BaseSettings):
     )
 
     endpoint_silence_s: float = Field(0.35, ge=0.1, le=5, description="Silence that ends an utterance, seconds.")
-    hop_s: float = Field(1.0, ge=0.1, le=10, description="New audio between two partial decodes of a stream, seconds.")
+    hop_s: float = Field(0.5, ge=0.1, le=10, description="New audio between two partial decodes of a stream, seconds.")
     stall_s: float = Field(
         1.5, ge=0.5, le=60, description="Without new audio for so long, what was said is completed, seconds."
     )

@@ -58,7 +58,7 @@ def test_the_jobs_speed_is_that_of_whole_batches() -> None:
         (10, 54.5, 15.0),
         (12, 54.5, 17),
     ]
-    looks = [_Look(float(at), "running", float(percent), (0.0, float(cpu))) for at, percent, cpu in seen]
+    looks = [_Look(float(at), "running", float(percent), (0.0, float(cpu), 0.0)) for at, percent, cpu in seen]
     assert _rtfx(looks, 160.0) == pytest.approx(80.0 / 8)
     assert _rtfx(looks[:3], 160.0) is None
     assert _rtfx([], 160.0) is None
@@ -90,6 +90,6 @@ def test_one_short_pair_in_a_real_server(audio: Path, toy: Path, monkeypatch: py
         assert result[name]["final_s"]["lost"] == 0
         assert result[name]["wer"] == 0.0
         assert result[name]["streams_broken_off"] == 0
-    assert result["batch_cores"] > 0.05
+    assert result["beside"]["batch_cores"] > 0.05
     assert result["ratio_median"] > 0
     assert "pooled" in beside.report(result)

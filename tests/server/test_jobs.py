@@ -16,7 +16,7 @@ from tests.server.helpers import UPLOAD_LIMIT, is_gone, long_file, running_child
 
 @pytest.fixture(scope="module")
 def long_recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return long_file(tmp_path_factory.mktemp("media"), copies=20)
+    return long_file(tmp_path_factory.mktemp("media"), copies=6)
 
 
 @pytest.fixture

@@ -8,6 +8,8 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -84,7 +86,7 @@ def test_who_a_key_belongs_to(tmp_path: Path) -> None:
             assert await services.client_of(key) == client != local
             with pytest.raises(Unauthorized):
                 await services.client_of("cr_wrong")
-            beyond = type(services)(*(getattr(services, name) for name in services.__slots__[:-2]), None, ())
+            beyond = replace(services, local_client=None)
             assert await beyond.client_of(key) == client
             with pytest.raises(Unauthorized):
                 await beyond.client_of(None)
@@ -117,18 +119,22 @@ def serve(*flags: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_what_keeps_it_from_starting_is_said_in_a_line(server: ServerProcess, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
+    with socket.create_server(("127.0.0.1", 0)) as other, ThreadPoolExecutor() as pool:
         taken = str(other.getsockname()[1])
-        fresh = ("--data", str(tmp_path), *TOY)
-        refusals = {
-            "Another Callreel server holds this data folder": serve("--data", str(server.data), *TOY),
-            f"Cannot listen on 127.0.0.1:{taken}": serve(*fresh, "--port", taken, "--live-port", "0"),
-            f"Cannot listen on 127.0.0.1:{taken}:": serve(*fresh, "--port", "0", "--live-port", taken),
-            "There is no whole Whisper model": serve(
-                "--data", str(tmp_path), "--engine", "whisper", "--model", str(tmp_path)
-            ),
-            "The setting 'port' is not right": serve("--port", "70000"),
+        http, live, weights = (
+            ("--data", str(tmp_path / "a")),
+            ("--data", str(tmp_path / "b")),
+            ("--model", str(tmp_path)),
+        )
+        started = {
+            "Another Callreel server holds this data folder": ("--data", str(server.data), *TOY),
+            f"Cannot listen on 127.0.0.1:{taken}": (*http, *TOY, "--port", taken, "--live-port", "0"),
+            f"Cannot listen on 127.0.0.1:{taken}:": (*live, *TOY, "--port", "0", "--live-port", taken),
+            "There is no whole Whisper model": ("--data", str(tmp_path / "c"), "--engine", "whisper", *weights),
+            "The setting 'port' is not right": ("--port", "70000"),
         }
+        ends = pool.map(lambda flags: serve(*flags), started.values())
+        refusals = dict(zip(started, ends, strict=True))
     for reason, ended in refusals.items():
         assert ended.returncode == 1, ended.stderr
         assert f"callreel: {reason}" in ended.stderr and "Traceback" not in ended.stderr
@@ -150,12 +156,14 @@ def test_a_polite_end_in_the_middle_of_everything_loses_nothing(tmp_path: Path) 
 
         async def until_stopped() -> None:
             live = asyncio.create_task(play(server.live_url, recording("en_live_20s.flac"), uid="live", pace=2))
-            job = await asyncio.to_thread(server.transcribe, file)
-            await asyncio.to_thread(running_child, server, job["id"])
-            call = await asyncio.to_thread(server.call_of, "live")
+            call = await asyncio.to_thread(
+                wait_for, lambda: (server.get("/v1/calls?external_id=live")["data"] or [None])[0], DEADLINE_S, "a call"
+            )
             await asyncio.to_thread(
                 wait_for, lambda: accepted_samples(server, call["id"]) > 8 * SAMPLE_RATE, DEADLINE_S, "8 s are accepted"
             )
+            job = await asyncio.to_thread(server.transcribe, file)
+            await asyncio.to_thread(running_child, server, job["id"])
             processes.extend(await asyncio.to_thread(family, server))
             calls.extend([call["id"], job["call_id"], job["id"]])
             reader, writer = await asyncio.open_connection("127.0.0.1", server.port)  # a watcher that would stay
@@ -165,8 +173,7 @@ def test_a_polite_end_in_the_middle_of_everything_loses_nothing(tmp_path: Path) 
             await asyncio.to_thread(server.stop)
             took.append(time.monotonic() - began)
             writer.close()
-            assert (await live).broke_off or True
-            await live
+            await live  # it was told to go away
 
         processes: list[psutil.Process] = []
         calls: list[str] = []
@@ -183,13 +190,13 @@ def test_a_polite_end_in_the_middle_of_everything_loses_nothing(tmp_path: Path) 
         )
         assert says(" ".join(server.text(calls[0]).split()[: len(spoken.split())]), spoken)
         assert server.finished_job(calls[2])["state"] == "succeeded"
-        assert server.text(calls[1]).count("the package is missing again") == 6
+        assert server.text(calls[1]).count("julia can speak tomorrow evening") == 6
 
 
 @pytest.mark.slow
 def test_when_it_is_killed_no_child_stays(tmp_path: Path) -> None:
     with served(tmp_path / "data") as server:
-        job = server.transcribe(long_file(tmp_path, copies=6))
+        job = server.transcribe(long_file(tmp_path, copies=3))
         running_child(server, job["id"])
         processes = family(server)
         assert len(processes) == 4  # serve, live, batch, job

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
@@ -11,6 +12,9 @@ from callreel.cli.bench import bench
 from callreel.cli.serve import serve
 from callreel.cli.transcribe import transcribe
 from callreel.errors import CallreelError
+
+# Before numpy is there: its BLAS threads wait for each other and for the engine's, which are the ones that help.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 class _Group(click.Group):

@@ -32,6 +32,10 @@ class Member(Protocol):
     session: Session
     ready_at: float  # since when its session wants a decode, monotonic seconds
 
+    def next_work(self) -> Work:
+        """The decode that its session wants, taken."""
+        ...
+
     def decoded(self, work: Work, result: Decoded | None) -> None: ...
 
     def broken(self, error: Exception) -> None:
@@ -98,7 +102,7 @@ class Scheduler:
         wanting = [(member, kind) for member in tuple(self._members) if (kind := self._asked(member, self._kind))]
         wanting.sort(key=lambda entry: (not entry[1].final, entry[0].ready_at))
         alike = [member for member, kind in wanting if kind == wanting[0][1]][: self._max_batch]
-        return [(member, work) for member in alike if (work := self._asked(member, lambda m: m.session.take()))]
+        return [(member, work) for member in alike if (work := self._asked(member, lambda m: m.next_work()))]
 
     def _kind(self, member: Member) -> _Kind | None:
         session = member.session
@@ -145,3 +149,6 @@ class Scheduler:
                 if not error.transient or not works[0].final:
                     return [None] * len(works)
                 await asyncio.sleep(RETRY_S)
+            except Exception:  # a mistake of ours: it may cost these windows, not the scheduler
+                log.exception("decode of %d windows failed", len(works))
+                return [None] * len(works)

@@ -31,7 +31,7 @@ from callreel.transcripts.nouns import segment_noun
 log = logging.getLogger("callreel.live")
 
 MODE = "realtime_only"
-REPLAY_BLOCK_S = 1.0
+REPLAY_BLOCK_S = 5.0
 LOOK_BACK_S = 5.0  # audio before the seam that a resumed session hears, so that it knows how the first word began
 RETRY_S = 1.0
 
@@ -178,7 +178,16 @@ class LiveService:
         done = samples(max(0.0, last.end - row.offset_s)) if last else 0
         at = max(0, done - samples(LOOK_BACK_S))
         seq = last.seq + 1 if last else 0
-        session = Session(self._options_of(row.options), track=row.track, epoch=row.epoch, seq=seq, start=done, at=at)
+        before = [word.shifted(-row.offset_s) for word in last.words] if last else []
+        session = Session(
+            self._options_of(row.options),
+            track=row.track,
+            epoch=row.epoch,
+            seq=seq,
+            start=done,
+            at=at,
+            before=before,
+        )
         stream = LiveStream(row.id, session, self._listener, self._scheduler, self._storing(row, transcript.id))
         total = logged_samples(self._folder.live, row.call_id, row.id)
         log.info("call %s: taking up %.1f s of %.1f s", row.call_id, seconds(total - done), seconds(total))

@@ -37,6 +37,7 @@ class LiveStream:
         self._listener, self._scheduler, self._on_segments = listener, scheduler, on_segments
         self._moved = asyncio.Event()  # something was accepted, heard or decoded since it was cleared
         self._unheard = 0  # feeds that the listener still has
+        self._out = False  # a decode is with the engine
         self._broken: Exception | None = None
         scheduler.add(self)
 
@@ -56,7 +57,7 @@ class LiveStream:
 
     async def settled(self) -> None:
         """Wait until what was taken is heard and no utterance waits: for audio that comes faster than it is spoken."""
-        while self._unheard or self.session.wants():
+        while self._unheard or self._out or self.session.wants():
             await self._change()
 
     def broken(self, error: Exception) -> None:
@@ -67,8 +68,15 @@ class LiveStream:
     def close(self) -> None:
         self._scheduler.remove(self)
 
+    def next_work(self) -> Work:
+        """The decode that the session wants, for the engine."""
+        work = self.session.take()
+        self._out = True
+        return work
+
     def decoded(self, work: Work, result: Decoded | None) -> None:
         """A decode is back from the engine (None: it gave the window up)."""
+        self._out = False
         if work.final:
             metrics.live_final_wait.observe(monotonic() - self.ready_at)
         segments = self.session.decoded(work, result)

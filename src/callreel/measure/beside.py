@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from callreel.audio.pcm import BYTES_PER_SAMPLE, SAMPLE_RATE, samples
 from callreel.errors import CallreelError
@@ -49,12 +50,15 @@ class MeasureFailed(CallreelError):
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """One time of playing all scripts. Of the job beside it: audio seconds a second, and cores its engine used."""
+    """One time of playing all scripts: audio seconds a second of the job beside it, and the cores that were busy with
+    the batch engine, the live engine, and neither (the server, the clients, and whatever else the machine does).
+    """
 
     spoken: Spoken
     job_rtfx: float | None = None
     batch_cores: float = 0.0
     live_cores: float = 0.0
+    other_cores: float = 0.0
 
 
 def run(
@@ -109,8 +113,8 @@ def _result(without: Sequence[Stretch], beside: Sequence[Stretch]) -> dict[str, 
     quiet, busy = (Spoken.pooled([stretch.spoken for stretch in stretches]) for stretches in (without, beside))
     rtfx = [stretch.job_rtfx for stretch in beside if stretch.job_rtfx is not None]
     return {
-        "without": quiet.facts() | {"live_cores": _mean(s.live_cores for s in without)},
-        "beside": busy.facts() | {"live_cores": _mean(s.live_cores for s in beside)},
+        "without": quiet.facts() | _cores(without),
+        "beside": busy.facts() | _cores(beside),
         "p95_s_of_pairs": [
             [Latency.of(s.spoken.finals).p95 for s in pair] for pair in zip(without, beside, strict=True)
         ],
@@ -119,8 +123,12 @@ def _result(without: Sequence[Stretch], beside: Sequence[Stretch]) -> dict[str, 
         "ratio_pooled": _ratio(quiet, busy),
         "target_ratio": TARGET_RATIO,
         "job_rtfx": round(statistics.median(rtfx), 2) if rtfx else None,
-        "batch_cores": _mean(s.batch_cores for s in beside),
     }
+
+
+def _cores(stretches: Sequence[Stretch]) -> dict[str, float]:
+    names = ("live_cores", "batch_cores", "other_cores")
+    return {name: round(statistics.fmean(getattr(stretch, name) for stretch in stretches), 3) for name in names}
 
 
 def report(result: dict[str, Any]) -> str:
@@ -129,29 +137,27 @@ def report(result: dict[str, Any]) -> str:
     lines = [
         f"{live['streams']} streams, oracle {live['size']}; job: whisper {batch['size']}; times in s, end of utterance"
         " to final",
-        f"{'':8} {'p50':>7} {'p95':>7} {'p99':>7} {'max':>7} {'number':>7} {'lost':>5} {'WER':>7} {'live cores':>11}",
+        f"{'':8} {'p50':>7} {'p95':>7} {'p99':>7} {'max':>7} {'number':>7} {'lost':>5} {'WER':>7}"
+        "   cores: live, batch, other",
     ]
     for name in ("without", "beside"):
         row, f = result[name], result[name]["final_s"]
         numbers = " ".join(f"{_or_dash(f[key]):>7}" for key in ("p50", "p95", "p99", "max"))
         lines.append(
-            f"{name:8} {numbers} {f['number']:7} {f['lost']:5} {100 * row['wer']:6.2f}% {row['live_cores']:11.2f}"
+            f"{name:8} {numbers} {f['number']:7} {f['lost']:5} {100 * row['wer']:6.2f}%"
+            f"   {row['live_cores']:.2f}, {row['batch_cores']:.2f}, {row['other_cores']:.2f}"
         )
     pairs = ", ".join(f"{ratio:.2f}" for ratio in result["ratio_of_pairs"])
     lines += [
         f"p95 beside / without: pairs {pairs}; median {result['ratio_median']:.2f}, pooled {result['ratio_pooled']:.2f}"
         f" (target {result['target_ratio']})",
-        f"the job meanwhile: {_or_dash(result['job_rtfx'])} s of audio a second, on {result['batch_cores']:.2f} cores",
+        f"the job meanwhile: {_or_dash(result['job_rtfx'])} s of audio a second",
     ]
     return "\n".join(lines)
 
 
 def _or_dash(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
-
-
-def _mean(values: Any) -> float:
-    return round(statistics.fmean(values), 3)
 
 
 def _ratio(without: Spoken, beside: Spoken) -> float:
@@ -187,33 +193,36 @@ def _stretch(server: ServerProcess, parts: Sequence[Script], file: Path | None) 
     spoken = asyncio.run(play_and_look())
     looks.append(_Look.of(server, path))
     first, last = looks[0], looks[-1]
-    live, batch = ((b - a) / (last.at - first.at) for a, b in zip(first.cpu_s, last.cpu_s, strict=True))
+    live, batch, busy = ((b - a) / (last.at - first.at) for a, b in zip(first.cpu_s, last.cpu_s, strict=True))
+    other = max(0.0, busy - live - batch)
     if not (job and file):
-        return Stretch(spoken, live_cores=live)
+        return Stretch(spoken, None, batch, live, other)
     if last.state != "running":
         raise MeasureFailed(
             f"The job was {last.state} before the live streams ended", hint="Give it more audio with --job-seconds"
         )
     _cancel(server, job["id"])
-    return Stretch(spoken, _rtfx(looks, _audio_s(file)), batch, live)
+    return Stretch(spoken, _rtfx(looks, _audio_s(file)), batch, live, other)
 
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """At a monotonic second: the job's state and progress, and CPU seconds of the live and the batch engine."""
+    """At a monotonic second: the job's state and progress, and CPU seconds of live engine, batch engine and all."""
 
     at: float
     state: str
     percent: float
-    cpu_s: tuple[float, float]
+    cpu_s: tuple[float, float, float]
 
     @classmethod
     def of(cls, server: ServerProcess, path: str) -> _Look:
         job, children = server.get(path), server.children()
         used = [children[role].cpu_times() for role in ("live", "batch")]
         live, batch = (float(times.user + times.system) for times in used)
+        whole = psutil.cpu_times()
+        busy = float(sum(whole) - whole.idle - getattr(whole, "iowait", 0.0) - getattr(whole, "guest", 0.0))
         progress = job.get("progress") or {}
-        return cls(time.monotonic(), job.get("state", ""), progress.get("percent", 0.0), (live, batch))
+        return cls(time.monotonic(), job.get("state", ""), progress.get("percent", 0.0), (live, batch, busy))
 
 
 async def _keep_looking(server: ServerProcess, path: str, looks: list[_Look]) -> None:

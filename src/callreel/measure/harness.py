@@ -16,15 +16,14 @@ import urllib.error
 import urllib.request
 import uuid
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import ctranslate2
 import numpy as np
 import psutil
 from websockets.asyncio.client import ClientConnection, connect
 
-from callreel import __version__
 from callreel.audio.decode import decode
 from callreel.audio.pcm import Pcm, seconds
 
@@ -278,8 +277,7 @@ def machine() -> dict[str, Any]:
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "system": platform.system(),
         "python": platform.python_version(),
-        "callreel": __version__,
-        "ctranslate2": ctranslate2.__version__,
+        "versions": {name: version(name) for name in ("callreel", "ctranslate2", "faster-whisper", "onnxruntime")},
     }
 
 
@@ -289,4 +287,3 @@ def _cpu_model() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-

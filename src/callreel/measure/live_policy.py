@@ -6,21 +6,17 @@ text and the same delays.
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
-import platform
 import tempfile
 import wave
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
@@ -29,6 +25,8 @@ from callreel.audio.vad import FRAME, Probabilities, Vad
 from callreel.engines import whisper
 from callreel.engines.base import Decoded, DecodeOptions, Engine, EngineSpec, Window
 from callreel.live.session import CutRule, LiveOptions, Session, Work
+from callreel.measure.harness import machine
+from callreel.measure.recordings import GROUPS, Recording, recordings
 from callreel.measure.wer import compare
 from callreel.offline.pipeline import TranscribeOptions, transcribe
 from callreel.text import Segment, Word, normalized_words, text_of
@@ -36,117 +34,8 @@ from callreel.text import Segment, Word, normalized_words, text_of
 CHUNK_S = 0.256  # what WhisperLive's client sends at a time
 DECODE_S = 0.2  # virtual time of one decode
 SAME_MOMENT_S = 0.5  # a word shown this near to where the reference has it is that word
-MARGIN_S = 0.05  # kept round an utterance that is cut out
-N_SHUFFLED, N_UNBROKEN = 4, 6  # composed recordings of either kind
 DEFAULTS = LiveOptions()
 OTHER_HOPS_S = (1.0,)
-GROUPS = ("plain", "composed", "unbroken")
-
-
-@dataclass(frozen=True, slots=True)
-class Utterance:
-    """What is said in samples [start, end) of a recording; the words carry seconds from the recording's start."""
-
-    start: int
-    end: int
-    words: tuple[Word, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Recording:
-    """One track whose words are known. `group` is one of GROUPS."""
-
-    name: str
-    group: str
-    language: str | None
-    pcm: Pcm
-    utterances: tuple[Utterance, ...]
-
-    @property
-    def words(self) -> list[Word]:
-        return [word for utterance in self.utterances for word in utterance.words]
-
-    @property
-    def text(self) -> str:
-        return " ".join(word.word for word in self.words)
-
-
-def recordings(folder: Path) -> list[Recording]:
-    """Every track of `references.json` in `folder`, and recordings composed from their utterances, always the same."""
-    plain = [track for name, facts in _references(folder).items() for track in _tracks(folder / name, facts)]
-    return [*plain, *_composed(plain)]
-
-
-def _references(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "references.json").read_text())
-    return found
-
-
-def _tracks(path: Path, facts: Mapping[str, Any]) -> Iterator[Recording]:
-    channels = _channels(path)
-    for channel, (track, said) in zip(channels, facts["tracks"].items(), strict=False):
-        utterances = tuple(
-            Utterance(
-                samples(u["start"]),
-                samples(u["end"]),
-                tuple(Word(w["word"], w["start"], w["end"]) for w in u["words"]),
-            )
-            for u in said["utterances"]
-        )
-        name = path.stem if len(facts["tracks"]) == 1 else f"{path.stem}/{track}"
-        if utterances:
-            yield Recording(name, "plain", facts["language"], channel, utterances)
-
-
-def _channels(path: Path) -> list[Pcm]:
-    """Each channel of a file by itself, at 16 kHz (`audio.decode` would mix them)."""
-    with av.open(str(path)) as container:
-        stream = container.streams.audio[0]
-        resampler = av.AudioResampler(format="s16p", layout=stream.layout, rate=SAMPLE_RATE)
-        frames = [f for frame in container.decode(stream) for f in resampler.resample(frame)]
-        blocks = [f.to_ndarray() for f in [*frames, *resampler.resample(None)] if f.samples]
-    return [np.ascontiguousarray(channel, dtype=np.int16) for channel in np.concatenate(blocks, axis=1)]
-
-
-def _composed(plain: Sequence[Recording]) -> Iterator[Recording]:
-    """Utterances of the commonest language in new orders: with pauses between them, and with none."""
-    languages = [recording.language for recording in plain]
-    language = max(sorted({x for x in languages if x}), key=languages.count)
-    pool = [(r.pcm, u) for r in plain if r.language == language for u in r.utterances]
-    for i in range(N_SHUFFLED):
-        yield _joined(f"shuffled {i + 1}", "composed", language, pool, seed=i, total_s=40.0, gap_s=(0.4, 1.6))
-    for i in range(N_UNBROKEN):
-        total_s = 20.0 + 20.0 * i / max(N_UNBROKEN - 1, 1)
-        name = f"unbroken {i + 1}"
-        yield _joined(name, "unbroken", language, pool, seed=100 + i, total_s=total_s, gap_s=(0.02, 0.08))
-
-
-def _joined(
-    name: str,
-    group: str,
-    language: str,
-    pool: Sequence[tuple[Pcm, Utterance]],
-    *,
-    seed: int,
-    total_s: float,
-    gap_s: tuple[float, float],
-) -> Recording:
-    random, margin = np.random.default_rng(seed), samples(MARGIN_S)
-    parts, utterances = [np.zeros(samples(0.5), np.int16)], list[Utterance]()
-    at = len(parts[0])
-    for i in random.permutation(len(pool)):
-        pcm, said = pool[int(i)]
-        low, high = max(0, said.start - margin), min(len(pcm), said.end + margin)
-        if at + high - low > samples(total_s) and utterances:
-            break
-        moved_s = seconds(at - low)
-        words = tuple(word.shifted(moved_s) for word in said.words)
-        utterances.append(Utterance(at + said.start - low, at + said.end - low, words))
-        gap = np.zeros(samples(float(random.uniform(*gap_s))), np.int16)
-        parts += [pcm[low:high], gap]
-        at += high - low + len(gap)
-    parts.append(np.zeros(samples(1.0), np.int16))
-    return Recording(name, group, language, np.concatenate(parts), tuple(utterances))
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,6 +287,7 @@ def run(
     rows: dict[tuple[float, float, CutRule], list[Outcome]] = {
         (float(floor_s), *variant): [] for floor_s in sorted(floors) for variant in variants
     }
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # for the pool: it has a process a core already
     with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
         for found in pool.map(_outcomes, tasks):
             for floor_s, played_hop_s, cut, outcome in found:
@@ -418,22 +308,6 @@ def run(
             for group in GROUPS
         },
         "rows": [_row(*key, outcomes) for key, outcomes in rows.items()],
-    }
-
-
-def machine() -> dict[str, Any]:
-    """What the figures were taken on, and nothing that says whose machine it is."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = (line.partition(":") for line in info.read_text().splitlines())
-        cpu = next((value.strip() for name, _, value in lines if name.strip() == "model name"), cpu)
-    packages = ("callreel", "ctranslate2", "faster-whisper", "numpy", "onnxruntime")
-    return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "versions": {package: version(package) for package in packages},
     }
 
 

@@ -241,4 +241,6 @@ async def _serving(services: Services, listener: socket.socket) -> AsyncIterator
         yield
     finally:
         server.should_exit = True
+        for watcher in services.watchers:
+            watcher.close()
         await serving

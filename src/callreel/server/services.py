@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
@@ -12,7 +12,7 @@ from callreel.errors import InvalidInput, Unauthorized
 from callreel.live.service import LiveService
 from callreel.settings import Settings
 from callreel.storage.database import Database
-from callreel.storage.events import Events
+from callreel.storage.events import Events, Subscription
 from callreel.storage.folders import DataFolder
 from callreel.tasks.runner import Runner
 
@@ -29,6 +29,7 @@ class Services:
     live: LiveService
     local_client: str | None
     engine_warnings: tuple[str, ...]
+    watchers: set[Subscription] = field(default_factory=set)  # open event streams, which end when the server stops
 
     async def client_of(self, key: str | None) -> str:
         """The id of the client that sent `key`. Raises Unauthorized."""

@@ -86,6 +86,7 @@ async def events(
 async def _event_stream(house: Services, call_id: str, after: int | None) -> AsyncIterator[str]:
     subscription = house.events.subscribe(call_id, after)
     stored: dict[str, tuple[int, int]] = {}
+    house.watchers.add(subscription)
     try:
         if not subscription.replayed:
             await house.live.stored()  # what was published before we watched, and only waited for the database
@@ -99,6 +100,7 @@ async def _event_stream(house: Services, call_id: str, after: int | None) -> Asy
                 continue  # it came while the stored ones were read
             yield _sse(event.id, event.type, event.at, event.data)
     finally:
+        house.watchers.discard(subscription)
         subscription.close()
 
 
