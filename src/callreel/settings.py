@@ -50,7 +50,7 @@ class Settings(BaseSettings):
     )
 
     job_slots: int = Field(1, ge=0, description="Jobs that run at once.")
-    job_memory_bytes: int = Field(8 << 30, ge=1 << 28, description="Address space of a job's process.")
+    job_memory_bytes: int = Field(8 << 30, ge=1 << 30, description="Address space of a job's process.")
     job_lease_s: float = Field(30.0, ge=1, description="A job whose worker is silent for so long is queued again.")
     max_upload_bytes: int = Field(4 << 30, ge=1, description="Larger uploads are refused.")
 

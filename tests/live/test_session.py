@@ -20,7 +20,7 @@ from callreel.live.session import BREAK_S, CutRule, LiveOptions, Session, Work
 from callreel.text import DecodeStats, Segment, Word
 
 JITTER_S = 0.1
-OPTIONS = LiveOptions(language="en", min_window_s=5.0, max_window_s=10.0)
+OPTIONS = LiveOptions(language="en", max_window_s=10.0)
 
 
 @dataclass
@@ -260,7 +260,7 @@ def test_silence_behind_speech_is_forgotten(cut: CutRule) -> None:
     for _ in range(100):
         p.session.feed(np.zeros(100 * FRAME, np.int16), np.zeros(100, np.float32))
         p.settle()
-    assert len(p.session._pcm) <= 2 * samples(OPTIONS.min_window_s + BREAK_S)
+    assert len(p.session._pcm) <= 2 * samples(BREAK_S)
     assert p.text == script.text
 
 

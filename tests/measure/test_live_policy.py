@@ -44,7 +44,7 @@ def test_every_spoken_track_is_a_recording_and_each_channel_its_own(audio: Path)
     assert {"call_stereo/agent", "call_stereo/caller"} <= set(plain)
     agent, caller = (r for r in known if r.name.startswith("call_stereo/"))
     assert not np.array_equal(agent.pcm, caller.pcm)
-    assert sum(len(r.words) for r in known) > 800
+    assert sum(len(r.words) for r in known) > 600
 
 
 def test_the_composed_are_the_same_each_time_and_say_what_they_say(audio: Path) -> None:
@@ -147,7 +147,7 @@ def test_the_result_is_json_and_holds_each_variant_once(result: dict[str, Any]) 
 
 
 def test_the_result_says_on_what_it_was_taken_and_not_where(result: dict[str, Any], few: Path) -> None:
-    assert set(result["machine"]) == {"cpu", "cores", "python", "versions"}
+    assert set(result["machine"]) == {"cpu", "cores", "memory_gib", "system", "python", "versions"}
     text = json.dumps(result)
     assert str(few) not in text and "/" not in result["model"]
 

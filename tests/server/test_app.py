@@ -82,4 +82,5 @@ def test_the_metrics_have_their_names(api: httpx.Client) -> None:
         "engine_restarts_total",
         "jobs_total",
         "job_duration_seconds",
+        "transcription_rtfx",
     }

@@ -57,6 +57,7 @@ def test_an_upload_becomes_a_transcript(
     text = api.get(call["links"]["transcript"], params={"format": "txt"})
     assert text.text == f"{spoken}\n" and text.headers["content-type"].startswith("text/plain")
     assert scratch(server) == []
+    assert "transcription_rtfx_count 0.0" not in server.get("/metrics")
 
 
 def test_the_language_that_was_asked_for_is_taken(server: ServerProcess, api: httpx.Client, toy_audio: Path) -> None:

@@ -20,6 +20,7 @@ from callreel.audio.pcm import SAMPLE_RATE, seconds
 from callreel.engines.pocketsphinx import WARNING
 from callreel.errors import Unauthorized
 from callreel.measure.harness import ServerProcess, play, wait_for
+from callreel.measure.wer import compare
 from callreel.server.serve import _first_client, start
 from callreel.server.services import bearer
 from callreel.settings import Settings
@@ -33,7 +34,6 @@ from tests.server.helpers import (
     long_file,
     recording,
     running_child,
-    says,
     served,
     talking,
 )
@@ -152,10 +152,10 @@ def family(server: ServerProcess) -> list[psutil.Process]:
 @pytest.mark.slow
 def test_a_polite_end_in_the_middle_of_everything_loses_nothing(tmp_path: Path) -> None:
     with served(tmp_path / "data", CALLREEL_STALL_S="60") as server:
-        file = long_file(tmp_path, copies=6)
+        file = long_file(tmp_path, copies=4)
 
         async def until_stopped() -> None:
-            live = asyncio.create_task(play(server.live_url, recording("en_live_20s.flac"), uid="live", pace=2))
+            live = asyncio.create_task(play(server.live_url, recording("en_live_20s.flac"), uid="live", pace=4))
             call = await asyncio.to_thread(
                 wait_for, lambda: (server.get("/v1/calls?external_id=live")["data"] or [None])[0], DEADLINE_S, "a call"
             )
@@ -188,9 +188,10 @@ def test_a_polite_end_in_the_middle_of_everything_loses_nothing(tmp_path: Path) 
         spoken = (
             "thanks we have your order the delivery is tomorrow morning please check your email address and confirm"
         )
-        assert says(" ".join(server.text(calls[0]).split()[: len(spoken.split())]), spoken)
+        found = compare(spoken, " ".join(server.text(calls[0]).split()[: len(spoken.split())]))
+        assert found.doubled == 0 and found.deletions <= 1 and found.errors <= 3  # the toy model hears "euro" at times
         assert server.finished_job(calls[2])["state"] == "succeeded"
-        assert server.text(calls[1]).count("julia can speak tomorrow evening") == 6
+        assert server.text(calls[1]).count("julia can speak tomorrow evening") == 4
 
 
 @pytest.mark.slow

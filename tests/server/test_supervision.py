@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
-import httpx
 import pytest
 
+from callreel.audio.pcm import Pcm
 from callreel.engines.base import EngineSpec
 from callreel.errors import InvalidInput
 from callreel.measure.harness import ServerProcess, play, wait_for
@@ -51,7 +52,7 @@ def restarts(server: ServerProcess, role: str) -> float:
 
 
 @pytest.mark.slow
-def test_a_live_engine_that_is_killed_costs_no_word(struck: ServerProcess) -> None:
+def test_a_live_engine_that_is_killed_costs_no_word(struck: ServerProcess, references: dict[str, Any]) -> None:
     before = restarts(struck, "live")
     pcm = recording("en_live_20s.flac")
 
@@ -76,15 +77,15 @@ def test_a_live_engine_that_is_killed_costs_no_word(struck: ServerProcess) -> No
             assert struck.text(talk.call_id) == talk.text
             return talk.text
 
-    undisturbed = asyncio.run(play(struck.live_url, pcm, pace=4, language="en")).text
+    spoken = " ".join(u["text"] for u in references["en_live_20s.flac"]["tracks"]["mono"]["utterances"])
     text = asyncio.run(run())
-    found = compare(undisturbed, text)
-    assert found.deletions <= 1 and found.doubled == 0 and found.rate < 0.2
+    found = compare(spoken, text)
+    assert found.deletions <= 2 and found.doubled == 0 and found.rate < 0.25  # the toy model alone has 0.15
     assert text.split()[0] == "thanks" and text.split()[-1] == "afternoon"
     assert restarts(struck, "live") == before + 2
 
 
-async def _paced(send, pcm, pace):  # type: ignore[no-untyped-def]
+async def _paced(send: Callable[[Pcm], Awaitable[None]], pcm: Pcm, pace: float) -> None:
     """Send a second of audio every 1/pace seconds."""
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -145,7 +146,9 @@ def test_a_socket_path_that_is_too_long_is_refused_with_what_to_do(tmp_path: Pat
     assert "--data" in refused.value.hint
 
 
-def test_one_server_serves_all_of_it_after_all_that(struck: ServerProcess, references: dict[str, object]) -> None:
+def test_after_all_that_it_serves_as_before(struck: ServerProcess, toy_audio: Path) -> None:
     played = asyncio.run(play(struck.live_url, recording("en_short.wav"), pace=4))
     assert says(played.text, "hello please transfer my account")
-    assert isinstance(httpx.get(f"http://127.0.0.1:{struck.port}/health").json(), dict)
+    with caller(struck) as api:
+        assert struck.finished_job(upload(api, toy_audio / "en_short.wav")["id"])["state"] == "succeeded"
+    assert len(struck.children()) == 2

@@ -10,6 +10,8 @@ import pydantic
 from callreel.errors import InvalidInput
 from callreel.settings import Settings
 
+SETTINGS_HINT = "docs/reference/settings.md says what each setting may hold"
+
 
 def chosen(flags: Mapping[str, object]) -> Settings:
     """The settings with the flags that were given. Raises InvalidInput with the setting's name."""
@@ -20,4 +22,4 @@ def chosen(flags: Mapping[str, object]) -> Settings:
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
-        raise InvalidInput(f"The setting {name!r} is not right: {first['msg']}") from error
+        raise InvalidInput(f"The setting {name!r} is not right: {first['msg']}", hint=SETTINGS_HINT) from error

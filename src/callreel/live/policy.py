@@ -184,7 +184,6 @@ class CutRule(Enum):
 
     WORD = "word"  # a word before the end of what is committed
     PAUSE = "pause"  # at the last pause up to `look_back_s` before that end; like WORD where there is none
-    FILL = "fill"  # like PAUSE, but as many pauses back as fit into the shortest window, which costs the same anyway
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +198,6 @@ class LiveOptions:
     hop_s: float = 0.5
     cut: CutRule = CutRule.PAUSE
     look_back_s: float = 5.0
-    min_window_s: float = 0.0  # the engine pads shorter windows with silence
     max_window_s: float = 30.0
     max_segment_s: float = 8.0  # committed words are completed as a segment by then, pause or not
 
@@ -216,8 +214,8 @@ class Utterance:
     completed_words: int = 0  # of agreement.committed, how many already stand in a completed segment
 
 
-def window_start(u: Utterance, end: int, pauses: Sequence[int], o: LiveOptions) -> int:
-    """Where the window of `u` to `end` starts, so that little is decoded again. `pauses`: where no word is cut."""
+def window_start(u: Utterance, pauses: Sequence[int], o: LiveOptions) -> int:
+    """Where the window of `u` starts, so that little is decoded again. `pauses`: where no word is cut."""
     agreement = u.agreement
     until = agreement.committed_until
     nearest = u.start
@@ -226,9 +224,6 @@ def window_start(u: Utterance, end: int, pauses: Sequence[int], o: LiveOptions) 
         low = until - samples(min(o.look_back_s, o.max_window_s / 4))
         near = [] if o.cut is CutRule.WORD else [pause for pause in pauses if low <= pause <= until]
         nearest = max(near[-1] if near else agreement.lead(), u.start - (samples(TAIL_S) if u.torn else 0))
-    if o.cut is CutRule.FILL:
-        shortest = samples(min(o.min_window_s, o.max_window_s))
-        return next((pause for pause in pauses if pause < nearest and end - pause <= shortest), nearest)
     return nearest
 
 

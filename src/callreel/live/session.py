@@ -213,7 +213,7 @@ class Session:
     def _bounds(self, u: Utterance) -> tuple[int, int]:
         """The next window of `u`. More speech than a window holds is decoded from its start on, none is passed over."""
         heard = u.end if u.end is not None else self._frame_at
-        start = max(window_start(u, heard, self._pauses, self.options), self._pcm_start)
+        start = max(window_start(u, self._pauses, self.options), self._pcm_start)
         start = min(start, max(heard - samples(MIN_SPEECH_S), self._pcm_start))
         return start, min(heard, start + samples(self.options.max_window_s))
 
@@ -238,11 +238,9 @@ class Session:
 
     def _forget(self) -> None:
         """Drop audio that no window can reach any more."""
-        o = self.options
         utterances = [*self._finals, *([self._current] if self._current else [])]
-        starts = [window_start(u, u.end or self._frame_at, self._pauses, self.options) for u in utterances]
-        reach = min(o.min_window_s, o.max_window_s) if o.cut is CutRule.FILL else 0.0
-        keep = min([*starts, self._frame_at - samples(reach + BREAK_S)])
+        starts = [window_start(u, self._pauses, self.options) for u in utterances]
+        keep = min([*starts, self._frame_at - samples(BREAK_S)])
         if keep > self._pcm_start:
             del self._pcm[: (keep - self._pcm_start) * BYTES_PER_SAMPLE]
             self._pcm_start = keep

@@ -26,6 +26,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from callreel.audio.decode import decode
 from callreel.audio.pcm import Pcm, seconds
+from callreel.server.supervision import BATCH_NICE
 
 CHUNK = 4096  # samples a frame, as WhisperLive's client sends: 256 ms
 START_WITHIN_S = 60.0
@@ -113,7 +114,7 @@ class ServerProcess:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     line = " ".join(child.cmdline())
                     if "callreel.engines.process" in line:
-                        found["batch" if line.endswith(" 15") else "live"] = child
+                        found["batch" if line.endswith(f" {BATCH_NICE}") else "live"] = child
                     elif "callreel.tasks.child" in line:
                         found["job"] = child
         return found

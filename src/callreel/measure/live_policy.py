@@ -254,9 +254,7 @@ def _outcomes(task: _Task) -> list[tuple[float, float, CutRule, Outcome]]:
     offline = offline_text(recording, _engine(task.model, task.floor_s))
     found = []
     for hop_s, cut in task.variants:
-        options = LiveOptions(
-            hop_s=hop_s, cut=cut, min_window_s=task.floor_s, max_window_s=engine.capabilities.max_window_s
-        )
+        options = LiveOptions(hop_s=hop_s, cut=cut, max_window_s=engine.capabilities.max_window_s)
         found.append((task.floor_s, hop_s, cut, measure(recording, engine, options, offline)))
     return found
 

@@ -129,7 +129,6 @@ async def start(settings: Settings) -> AsyncIterator[Services]:
             defaults=LiveOptions(
                 endpoint_silence_s=settings.endpoint_silence_s,
                 hop_s=settings.hop_s,
-                min_window_s=hello.capabilities.min_window_s,
                 max_window_s=hello.capabilities.max_window_s,
             ),
             buffer_s=settings.stream_buffer_s,

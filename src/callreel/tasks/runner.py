@@ -144,6 +144,8 @@ class Runner:
         ended = await self._end(job, outcome)
         if ended is not None:
             metrics.jobs_ended.labels(job.kind, ended.state).inc()
+            if ended.usage is not None:
+                metrics.transcription_rtfx.observe(ended.usage["rtfx"])
             self._publish_end(ended)
 
     async def _child(self, attempt: _Attempt, work: Path) -> Transcribed | Failed:

@@ -8,21 +8,32 @@ import random
 import socket
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+from sqlalchemy import Connection
+from websockets.asyncio.client import connect
 from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.http11 import Request
 
 from callreel.audio.pcm import samples
+from callreel.calls import store as calls
 from callreel.measure.harness import ServerProcess, play, wait_for
+from callreel.server.serve import start
+from callreel.server.sockets import whisperlive
 from callreel.server.sockets.whisperlive import OPTIONS_WITHIN_S, key_of
+from callreel.settings import Settings
+from callreel.text import text_of
+from callreel.transcripts import store as transcripts
 from callreel.wire.whisperlive import MAX_FRAME_BYTES
 from tests.server.helpers import (
     DEADLINE_S,
     SILENCE_1S,
     STALL_S,
+    TOY_MODEL,
     Talk,
     accepted_samples,
     caller,
@@ -387,3 +398,50 @@ def test_a_stream_without_speech_stays_open_and_says_nothing(server: ServerProce
     talk = asyncio.run(run())
     assert talk.completed == [] and server.finished_call(talk.call_id)["duration_s"] == 1.0
     assert talk.connection.close_code == 1000
+
+
+# -- when the server stops
+
+
+def test_an_engine_that_hangs_does_not_keep_the_server_from_stopping(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoken: dict[str, str]
+) -> None:
+    monkeypatch.setattr(whisperlive, "FINISH_WITHIN_S", 0.3)
+    settings = Settings(data=tmp_path, engine="whisper", model=str(TOY_MODEL), job_slots=0)
+    pcm = recording("en_two_speakers.flac")
+
+    async def stopped() -> str:
+        loop = asyncio.get_running_loop()
+        async with start(settings) as services:
+            async with whisperlive.listen(services, "127.0.0.1", 0) as live:
+                url = f"ws://127.0.0.1:{live.sockets[0].getsockname()[1]}"
+                connection = await connect(url, compression=None)
+                talk = Talk(connection)
+                await connection.send(json.dumps(options()))
+                await talk.until(lambda message: message.get("message") == "SERVER_READY")
+                for child in psutil.Process().children():
+                    if "callreel.engines.process" in child.cmdline():
+                        child.suspend()
+                await talk.send(pcm)
+                log = tmp_path / "live" / talk.call_id
+                await asyncio.to_thread(
+                    wait_for, lambda: sum(f.stat().st_size for f in log.rglob("*.s16")) == pcm.nbytes, DEADLINE_S, "all"
+                )
+                began = loop.time()
+            assert loop.time() - began < 2.0
+        return talk.call_id
+
+    async def taken_up(call_id: str) -> tuple[str, str]:
+        async with start(settings) as services:
+            await services.live.recover(await services.live.left_open())
+            client = await services.client_of(None)
+
+            def read(conn: Connection) -> tuple[str, str]:
+                transcript = transcripts.live_transcript(conn, call_id)
+                assert transcript is not None
+                return calls.get_call(conn, call_id, client).state, text_of(transcripts.segments(conn, transcript.id))
+
+            return await services.database.read(read)
+
+    state, text = asyncio.run(taken_up(asyncio.run(stopped())))
+    assert state == "done" and says(text, spoken["en_two_speakers.flac"])

@@ -42,6 +42,8 @@ async def list_calls(
 
 @router.get("/{call_id}")
 async def get(house: House, client: Client, call_id: str) -> dict[str, Any]:
+    """One call with its tracks and transcripts."""
+
     def read(conn: Connection) -> dict[str, Any]:
         call = calls.get_call(conn, call_id, client)
         return call_noun(call, transcripts.of_call(conn, call_id))

@@ -26,6 +26,7 @@ async def health(house: House) -> dict[str, Any]:
 
 @router.get("/version")
 async def version() -> dict[str, str]:
+    """Which Callreel this is."""
     return {"version": __version__}
 
 

@@ -82,6 +82,7 @@ async def list_jobs(
 
 @router.get("/{job_id}")
 async def get(house: House, client: Client, job_id: str) -> dict[str, Any]:
+    """One job: its state and progress, then its result or its error."""
     return job_noun(await house.database.read(lambda conn: jobs.get(conn, job_id, client)))
 
 
