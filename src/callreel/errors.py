@@ -3,6 +3,7 @@
 CallreelError
     InvalidInput            400
         UnreadableMedia     422
+        TooLarge            413
     Unauthorized            401
     NotFound                404
     Conflict                409
@@ -52,6 +53,14 @@ class UnreadableMedia(InvalidInput):
 
     code = "unreadable_media"
     status = 422
+
+
+class TooLarge(InvalidInput):
+    """This upload is larger than the server takes."""
+
+    code = "too_large"
+    status = 413
+    hint = "Raise CALLREEL_MAX_UPLOAD_BYTES"
 
 
 class Unauthorized(CallreelError):

@@ -83,6 +83,11 @@ def test_who_a_key_belongs_to(tmp_path: Path) -> None:
         async with start(settings) as services:
             client, key = await services.database.write(lambda conn: keys.create_client(conn, "ann", "user"))
             local = await services.client_of(None)
+            for host in ("localhost:8125", "127.0.0.1", "[::1]:8125"):
+                assert await services.client_of(None, host=host, origin=f"http://{host}") == local
+            for host, origin in (("rebound.example:8125", ""), ("", "https://elsewhere.example"), ("", "null")):
+                with pytest.raises(Unauthorized):
+                    await services.client_of(None, host=host, origin=origin)
             assert await services.client_of(key) == client != local
             with pytest.raises(Unauthorized):
                 await services.client_of("cr_wrong")

@@ -18,7 +18,6 @@ def test_whatever_dies_nothing_accepted_is_lost_or_doubled(
 ) -> None:
     monkeypatch.setattr(crash, "play", partial(play, pace=2.0))
     monkeypatch.setattr(crash, "KILL_AFTER_S", 2.0)
-    monkeypatch.setattr(crash, "JOB_COPIES", 8)
     result = crash.run(toy_audio, toy_model, recordings=("en_digits.flac",))
     assert [r["killed"] for r in result["results"]] == ["serve", "live", "batch", "job"]
     for r in result["results"]:

@@ -12,9 +12,9 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from callreel import __version__
-from callreel.errors import CallreelError, InvalidInput, NotFound
+from callreel.errors import CallreelError, InvalidInput, NotFound, TooLarge
 from callreel.server.routes import calls, health, jobs
-from callreel.server.services import Services, bearer, too_large
+from callreel.server.services import Services, asking
 
 log = logging.getLogger("callreel.server")
 
@@ -47,9 +47,9 @@ class Gate:
         headers = Headers(scope=scope)
         limit = self._services.settings.max_upload_bytes + FORM_BYTES
         try:
-            await self._services.client_of(bearer(headers.get("authorization")))
+            await asking(self._services, headers)
             if int(headers.get("content-length", "0")) > limit:
-                raise too_large(self._services.settings.max_upload_bytes)
+                raise TooLarge(limit_bytes=self._services.settings.max_upload_bytes)
         except CallreelError as error:
             await answer(error)(scope, receive, send)
             return
@@ -60,8 +60,7 @@ class Gate:
             message = await receive()
             received += len(message.get("body", b""))
             if received > limit:
-                refusal = too_large(self._services.settings.max_upload_bytes)
-                raise HTTPException(refusal.status, str(refusal))
+                raise HTTPException(TooLarge.status)  # of ours, FastAPI would make "error parsing the body"
             return message
 
         await self._app(scope, bounded, send)
@@ -87,7 +86,9 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
     """What the framework itself refuses: no such route, no such method, a body it cannot parse."""
     assert isinstance(error, HTTPException)
     refused: CallreelError = NotFound(f"There is nothing at {request.url.path}", hint="/docs lists what there is")
-    if error.status_code != 404:
+    if error.status_code == TooLarge.status:
+        refused = TooLarge()
+    elif error.status_code != 404:
         refused = InvalidInput(str(error.detail))
         refused.status = error.status_code
     answered = answer(refused)

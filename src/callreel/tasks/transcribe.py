@@ -10,19 +10,38 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from sqlalchemy import Connection
 
 from callreel.calls import store as calls
 from callreel.engines.remote import RemoteEngine
 from callreel.errors import NotFound, UnreadableMedia
 from callreel.jobs import store as jobs
-from callreel.offline.pipeline import transcribe
+from callreel.offline.pipeline import TRACK, TranscribeOptions, transcribe
 from callreel.tasks.messages import Progressed, Report, Transcribed, TranscribeOrder
 from callreel.transcripts import store as transcripts
 
 KIND = "transcribe"
 UNREADABLE_HINT = "Check that the file plays and has sound, and that all of it was sent; then send it again"
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, bytes
+
+
+def submit(
+    conn: Connection, *, client_id: str, call_id: str, title: str, options: TranscribeOptions, priority: str
+) -> jobs.Job:
+    """In the server: a call made from the file that `call_id` keeps already, and the job that writes it down."""
+    calls.create_call(conn, client_id=client_id, title=title, mode="postcall_only", state="processing", call_id=call_id)
+    calls.add_track(conn, call_id, TRACK)
+    params = msgspec.to_builtins(options)
+    return jobs.enqueue(conn, client_id=client_id, kind=KIND, params=params, priority=priority, call_id=call_id)
+
+
+def cancel(conn: Connection, job_id: str, client_id: str) -> jobs.Job:
+    """In the server: cancel a client's job, and with it its call. Raises NotFound, Conflict for a finished one."""
+    jobs.get(conn, job_id, client_id)
+    cancelled = jobs.cancel(conn, job_id)
+    abandon(conn, cancelled)
+    return cancelled
 
 
 def run(order: TranscribeOrder, report: Callable[[Report], None]) -> Transcribed:

@@ -73,7 +73,9 @@ class Adapter:
     async def admit(self, connection: ServerConnection, request: Request) -> Response | None:
         """The client behind the key in header, query or subprotocols; HTTP 401 without one where it is needed."""
         try:
-            connection.client_id = await self._services.client_of(key_of(request))  # type: ignore[attr-defined]
+            host, origin = (next(iter(request.headers.get_all(name)), "") for name in ("Host", "Origin"))
+            client_id = await self._services.client_of(key_of(request), host=host, origin=origin)
+            connection.client_id = client_id  # type: ignore[attr-defined]
         except Unauthorized as error:
             return connection.respond(HTTPStatus.UNAUTHORIZED, f"{error}\n")
         return None
