@@ -63,9 +63,10 @@ def find_model(model: str, models_folder: Path, *, download: bool) -> Path:
     try:
         return Path(download_model(model, cache_dir=str(models_folder), local_files_only=not download))
     except Exception as error:  # the hub client raises a family of its own, requests' and OSError
+        fetching = f"fetching it said: {error}" if download else "or let it be fetched: CALLREEL_DOWNLOAD=true"
         raise ModelMissing(
             f"The Whisper model {model!r} is not on this machine",
-            hint=f"Put it under {models_folder} or give its folder; fetching it said: {type(error).__name__}: {error}",
+            hint=f"Put it under {models_folder}, give its folder, {fetching}",
         ) from error
 
 

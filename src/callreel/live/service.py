@@ -74,14 +74,9 @@ class LiveService:
     ) -> None:
         self._database, self._collector, self._events = database, collector, events
         self._folder, self._log, self._listener = folder, log_, listener
-        self._scheduler, self._defaults = scheduler, defaults
-        self._buffer_s = buffer_s
+        self._scheduler, self._buffer_s = scheduler, buffer_s
         self.engine = engine
-
-    @property
-    def defaults(self) -> LiveOptions:
-        """Options of a stream that asks for nothing; made from the settings."""
-        return self._defaults
+        self.defaults = defaults  # options of a stream that asks for nothing; made from the settings
 
     async def open(
         self,
@@ -240,7 +235,7 @@ class LiveService:
         self._events.publish(row.call_id, "call", {"id": row.call_id, "state": state})
 
     def _options_of(self, kept: dict[str, Any]) -> LiveOptions:
-        return replace(self._defaults, **kept)
+        return replace(self.defaults, **kept)
 
 
 def _kept_options(options: LiveOptions) -> dict[str, Any]:

@@ -21,7 +21,7 @@ OnSegments = Callable[[list[Segment]], None]
 
 
 class LiveStream:
-    """Use from the event loop: `await feed(pcm)` for what arrives, `await finish()` at the end.
+    """Use from the event loop: `take(pcm)` for audio that is logged, `await finish()` at the end.
 
     `on_segments` gets each decode's segments in stream time: completed ones, then at most one partial.
     """
@@ -123,7 +123,7 @@ class LiveStream:
 
 
 class LoggedStream(LiveStream):
-    """A stream whose audio comes from a socket, and goes through the track log first."""
+    """A stream whose audio comes from a socket, by `await feed(pcm)`, and goes through the track log first."""
 
     def __init__(
         self,
@@ -140,7 +140,6 @@ class LoggedStream(LiveStream):
         super().__init__(stream_id, session, listener, scheduler, on_segments)
         self._log, self._limit = log, samples(buffer_s)
         self._received = 0
-        self.open = True
         log.open(call_id, stream_id, self._accepted)
 
     async def feed(self, pcm: Pcm) -> None:
@@ -151,7 +150,6 @@ class LoggedStream(LiveStream):
             await self._change()
 
     async def finish(self) -> None:
-        self.open = False
         await asyncio.wrap_future(self._log.close(self.id))
         await super().finish()
 
