@@ -174,6 +174,15 @@ def test_a_server_that_starts_takes_back_every_running_job(queue: Queue) -> None
     assert [queue.get(made).state for made in (running, waiting, done)] == ["queued", "queued", "succeeded"]
 
 
+def test_a_job_whose_worker_stops_is_queued_again_and_the_attempt_does_not_count(queue: Queue) -> None:
+    made = queue.add()
+    for attempt in range(1, made.max_attempts + 2):
+        assert queue.claimed().attempts == attempt
+        assert store.release(queue.conn, made.id, attempt)
+    assert queue.get(made).state == "queued" and queue.get(made).error is None
+    assert not store.release(queue.conn, made.id, made.max_attempts + 1)
+
+
 def test_a_job_that_is_lost_every_time_fails_with_the_reason(queue: Queue) -> None:
     made = queue.add()
     for _ in range(made.max_attempts):

@@ -199,6 +199,20 @@ def test_an_attempt_that_lost_its_lease_is_stopped_and_changes_nothing(
     asyncio.run(run())
 
 
+@pytest.mark.slow
+def test_a_runner_that_stops_gives_its_job_back(tmp_path: Path, toy_model: Path, toy_audio: Path) -> None:
+    async def run() -> None:
+        async with shop(tmp_path, toy_model) as s:
+            order = await s.order(toy_audio / "en_long_50s.flac")
+            await s.until(order, lambda found: found.progress.get("step") == "transcribe")
+            await s.runner.stop()
+            given_back = await s.database.read(lambda conn: jobs.get(conn, order.id))
+            assert (given_back.state, given_back.lease_until) == ("queued", None)
+            assert given_back.max_attempts == order.max_attempts + 1
+
+    asyncio.run(run())
+
+
 def test_a_job_lost_too_often_fails_and_its_call_says_so(tmp_path: Path) -> None:
     database = Database.open(tmp_path)
 

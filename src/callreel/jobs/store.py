@@ -124,6 +124,17 @@ def fail(conn: Connection, job_id: str, attempt: int, error: dict[str, Any], *, 
     return _end_attempt(conn, job_id, attempt, state="failed", error=error, finished_at=clock.now())
 
 
+def release(conn: Connection, job_id: str, attempt: int) -> bool:
+    """Queue a running job again because its worker stops, which is no fault of the job: it gets one attempt more.
+
+    False if the attempt was over already.
+    """
+    given_back = _change(*_held(job_id, attempt)).values(
+        state="queued", lease_until=None, max_attempts=job.c.max_attempts + 1
+    )
+    return _one(conn, given_back) is not None
+
+
 def requeue_abandoned(conn: Connection, now: float, *, all_running: bool = False) -> list[str]:
     """Take running jobs from workers whose lease ran out; returns the ids of those queued again or failed.
 

@@ -83,9 +83,13 @@ class Runner:
         self._tasks = [asyncio.create_task(self._work(), name=f"runner-{i}") for i in range(self._slots)]
 
     async def stop(self) -> None:
+        """End what runs; it is queued again, and the attempt does not count."""
+        stopped = [attempt.job for attempt in self._attempts]
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        with suppress(StorageUnavailable):  # then the next start finds them, as after a crash
+            await self._database.write(lambda conn: [jobs.release(conn, job.id, job.attempts) for job in stopped])
 
     def wake(self) -> None:
         self._wake.set()
