@@ -17,10 +17,12 @@ class Capabilities:
     """What an engine can do with its model.
 
     A window shorter than `min_window_s` is zero-padded by the engine; none may be longer than `max_window_s`.
-    An empty `languages` means "any"; `batch` is how many windows one call serves better than several calls do.
+    An empty `languages` means "any"; `batch` is how many windows one call serves better than several calls do, and
+    `parallel` how many calls run at once.
     """
 
     batch: int = 1
+    parallel: int = 1
     word_times: bool = True
     translate: bool = False
     min_window_s: float = 0.0
@@ -38,13 +40,22 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class DecodeOptions:
-    """One set of options for a whole batch. `language` None: detect for each window."""
+    """One set of options for a whole batch.
+
+    `language` None: detect for each window, among `languages` if any are given. `temperature` 0 searches with
+    `beam_size` beams; above 0 it samples, which no two runs do alike. `no_repeat_ngram` forbids to say the same
+    so many tokens twice (0: nothing is forbidden). Without `word_times` the words' times are estimates, spread over
+    the stretch of text they stand in, and cost nothing.
+    """
 
     language: str | None = None
+    languages: tuple[str, ...] = ()
     task: str = "transcribe"
     beam_size: int = 1
     temperature: float = 0.0
     hotwords: str = ""
+    no_repeat_ngram: int = 0
+    word_times: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +97,10 @@ class EngineSpec:
     """What to load: an engine by name, its model, and how it may use the machine.
 
     `engine` is a name of the catalogue, or "package.module:function" for one from elsewhere. `threads` is how many
-    decodes may run at once, each on one core. `min_window_s` None: what the model's own card says.
+    decodes may run at once, each on one core. `device` is auto, cpu or cuda; `compute_type` auto or one of
+    CTranslate2's. `min_window_s` None: what the model's own card says. `hub_url` and `proxy` are where and how models
+    are fetched, `url` and `key` where a remote engine answers. On a GPU a model that was idle for `park_after_s`
+    waits in RAM (0: it stays where it is).
     """
 
     engine: str
@@ -95,3 +109,10 @@ class EngineSpec:
     threads: int = 1
     min_window_s: float | None = None
     download: bool = False
+    device: str = "auto"
+    compute_type: str = "auto"
+    hub_url: str | None = None
+    proxy: str | None = None
+    url: str | None = None
+    key: str | None = None
+    park_after_s: float = 0.0
