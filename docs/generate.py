@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -9,28 +10,45 @@ from typing import Any, cast
 import click
 from pydantic.fields import FieldInfo
 
+from callreel import settings
 from callreel.cli import main
 from callreel.server.app import create_app
 from callreel.settings import Settings
 
 REFERENCE = Path(__file__).parent / "reference"
 HEAD = "<!-- Written by docs/generate.py; change the code, then run it again. -->\n"
-MACHINES_OWN = {"engine_threads": "number of cores"}
+MACHINES_OWN = {"engines.threads": "number of cores"}
+ORDER = (
+    "Flags go over `CALLREEL_*` variables, those over `callreel.toml` (in the working directory, or where "
+    "`CALLREEL_CONFIG` says), that over a preset, that over defaults. A setting `section.name` stands in "
+    "`callreel.toml` as `name` under `[section]`. `callreel config` shows every value in force and where it came from."
+)
 
 
 def settings_page() -> str:
-    """Every field of Settings, with its variable, default and description."""
-    lines = [
-        HEAD,
-        "# Settings",
-        "",
-        "Flags go over `CALLREEL_*` variables, those over `callreel.toml`, that over defaults.",
-        "",
-    ]
-    lines += ["| callreel.toml | variable | default | type | what it is |", "|---|---|---|---|---|"]
-    for name, field in Settings.model_fields.items():
-        default = MACHINES_OWN.get(name) or ("" if field.default is None else f"`{field.default}`")
-        lines.append(f"| `{name}` | `CALLREEL_{name.upper()}` | {default} | {_type(field)} | {field.description} |")
+    """Every setting with its variable, default and description, a table a section."""
+    lines = [HEAD, "# Settings", "", ORDER, ""]
+    section = None
+    for path, field in settings.fields():
+        name = path.partition(".")[0] if "." in path else ""
+        if name != section:
+            section = name
+            kind = Settings.model_fields[name].annotation if name else None
+            lines += [f"\n## [{name}]\n", f"{inspect.getdoc(kind)}\n"] if name else []
+            lines += ["| setting | variable | default | type | what it is |", "|---|---|---|---|---|"]
+        default = MACHINES_OWN.get(path) or ("" if field.default in (None, ()) else f"`{field.default}`")
+        lines.append(f"| `{path}` | `{settings.variable(path)}` | {default} | {_type(field)} | {field.description} |")
+    return "\n".join(lines) + "\n" + _presets()
+
+
+def _presets() -> str:
+    lines = ["\n## Presets\n", "What `preset` sets; on a machine with a GPU the last column goes over it.\n"]
+    lines += ["| preset | sets | with a GPU |", "|---|---|---|"]
+    for name, chosen in settings.PRESETS.items():
+        cells = [
+            ", ".join(f"`{k}` {v}" for k, v in row.items()) for row in (chosen, settings.GPU_PRESETS.get(name, {}))
+        ]
+        lines.append(f"| `{name}` | {cells[0]} | {cells[1]} |")
     return "\n".join(lines) + "\n"
 
 
@@ -71,7 +89,7 @@ def pages() -> dict[Path, str]:
 
 
 def _type(field: FieldInfo) -> str:
-    kind = field.annotation.__name__ if isinstance(field.annotation, type) else str(field.annotation)
+    kind = field.annotation.__name__ if type(field.annotation) is type else str(field.annotation)
     limits = [f"{name} {value}" for rule in field.metadata for name, value in _limits(rule)]
     return ", ".join([kind.replace("typing.", "").replace("pathlib.", "").replace("|", "or"), *limits])
 

@@ -60,7 +60,7 @@ class TooLarge(InvalidInput):
 
     code = "too_large"
     status = 413
-    hint = "Raise CALLREEL_MAX_UPLOAD_BYTES"
+    hint = "Raise CALLREEL_MAX_FILE_SIZE"
 
 
 class Unauthorized(CallreelError):
@@ -123,7 +123,7 @@ class StorageUnavailable(CallreelError):
 
 
 class DataFolderInUse(StorageUnavailable):
-    """Another Callreel server holds this data folder; stop it, or give this one its own with --data."""
+    """Another Callreel server holds this data folder; stop it, or give this one its own with --data-dir."""
 
     code = "data_folder_in_use"
     transient = False

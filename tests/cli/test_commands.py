@@ -77,7 +77,7 @@ def test_what_cannot_be_done_is_said_in_a_line_and_a_hint(toy_model: Path, toy_a
     what, hint = refused(callreel("transcribe", file, "--format", "pdf"))
     assert "'pdf'" in what and hint.strip() == "Formats: txt, json"
     what, _ = refused(callreel("transcribe", file, *toy, CALLREEL_PORT="high"))
-    assert "The setting 'port' is not right" in what
+    assert "The setting 'port' (CALLREEL_PORT) is not right" in what
     what, hint = refused(callreel("transcribe", file, *toy, "--language", "de"))[-2:]
     assert "no language 'de'" in what and "en, sw" in hint
     noise = tmp_path / "noise.mp3"

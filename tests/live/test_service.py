@@ -21,7 +21,7 @@ from callreel.measure.harness import samples_of
 from callreel.measure.wer import compare
 from callreel.server.serve import start
 from callreel.server.services import Services
-from callreel.settings import Settings
+from callreel.settings import Engines, Jobs, Settings
 from callreel.text import Segment, text_of
 from callreel.transcripts import store as transcripts
 
@@ -31,7 +31,13 @@ DEADLINE_S = 60.0
 @asynccontextmanager
 async def house(data: Path, model: Path) -> AsyncIterator[Services]:
     """Everything of a server but its sockets."""
-    settings = Settings(data=data, engine="whisper", model=str(model), engine_threads=2, job_slots=0)
+    settings = Settings(
+        data_dir=data,
+        engine="whisper",
+        model=str(model),
+        engines=Engines(threads=2),
+        jobs=Jobs(max_concurrent={"transcribe": 0}),
+    )
     async with asyncio.timeout(DEADLINE_S), start(settings) as services:
         yield services
 

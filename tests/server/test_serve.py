@@ -23,7 +23,7 @@ from callreel.measure.harness import ServerProcess, play, wait_for
 from callreel.measure.wer import compare
 from callreel.server.serve import _first_client, start
 from callreel.server.services import bearer
-from callreel.settings import Settings
+from callreel.settings import Engines, Settings
 from callreel.storage.database import Database
 from tests.server.helpers import (
     DEADLINE_S,
@@ -79,7 +79,7 @@ def test_who_a_key_belongs_to(tmp_path: Path) -> None:
     """Beyond loopback everybody needs a key; on it a wrong one is refused all the same."""
 
     async def run() -> None:
-        settings = Settings(data=tmp_path, engine="whisper", model=str(TOY_MODEL), engine_threads=1)
+        settings = Settings(data_dir=tmp_path, engine="whisper", model=str(TOY_MODEL), engines=Engines(threads=1))
         async with start(settings) as services:
             client, key = await services.database.write(lambda conn: keys.create_client(conn, "ann", "user"))
             local = await services.client_of(None)
@@ -103,7 +103,7 @@ def test_who_a_key_belongs_to(tmp_path: Path) -> None:
 
 
 def test_without_whisper_it_starts_with_pocketsphinx_and_says_so(tmp_path: Path) -> None:
-    with served(tmp_path, "--engine", "auto", "--model", "small", CALLREEL_MODELS=str(tmp_path / "none")) as server:
+    with served(tmp_path, "--engine", "auto", "--model", "small", CALLREEL_MODELS_DIR=str(tmp_path / "none")) as server:
         health = server.get("/health")
         assert health["live"]["engine"] == "pocketsphinx"
         assert WARNING in health["warnings"] and any("small" in warning for warning in health["warnings"])
@@ -127,16 +127,16 @@ def test_what_keeps_it_from_starting_is_said_in_a_line(server: ServerProcess, tm
     with socket.create_server(("127.0.0.1", 0)) as other, ThreadPoolExecutor() as pool:
         taken = str(other.getsockname()[1])
         http, live, weights = (
-            ("--data", str(tmp_path / "a")),
-            ("--data", str(tmp_path / "b")),
+            ("--data-dir", str(tmp_path / "a")),
+            ("--data-dir", str(tmp_path / "b")),
             ("--model", str(tmp_path)),
         )
         started = {
-            "Another Callreel server holds this data folder": ("--data", str(server.data), *TOY),
+            "Another Callreel server holds this data folder": ("--data-dir", str(server.data), *TOY),
             f"Cannot listen on 127.0.0.1:{taken}": (*http, *TOY, "--port", taken, "--live-port", "0"),
             f"Cannot listen on 127.0.0.1:{taken}:": (*live, *TOY, "--port", "0", "--live-port", taken),
-            "There is no whole Whisper model": ("--data", str(tmp_path / "c"), "--engine", "whisper", *weights),
-            "The setting 'port' is not right": ("--port", "70000"),
+            "There is no whole Whisper model": ("--data-dir", str(tmp_path / "c"), "--engine", "whisper", *weights),
+            "The setting 'port' (--port) is not right": ("--port", "70000"),
         }
         ends = pool.map(lambda flags: serve(*flags), started.values())
         refusals = dict(zip(started, ends, strict=True))
@@ -156,7 +156,7 @@ def family(server: ServerProcess) -> list[psutil.Process]:
 
 @pytest.mark.slow
 def test_a_polite_end_in_the_middle_of_everything_loses_nothing(tmp_path: Path) -> None:
-    with served(tmp_path / "data", CALLREEL_STALL_S="60") as server:
+    with served(tmp_path / "data", CALLREEL_LIVE_STALL_S="60") as server:
         file = long_file(tmp_path, copies=4)
 
         async def until_stopped() -> None:

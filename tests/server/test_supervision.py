@@ -143,7 +143,7 @@ def test_a_socket_path_that_is_too_long_is_refused_with_what_to_do(tmp_path: Pat
     deep = tmp_path / ("d" * 120)
     with pytest.raises(InvalidInput) as refused:
         EngineProcess("batch", EngineSpec("whisper", str(TOY_MODEL), "models"), deep)
-    assert "--data" in refused.value.hint
+    assert "--data-dir" in refused.value.hint
 
 
 def test_after_all_that_it_serves_as_before(struck: ServerProcess, toy_audio: Path) -> None:

@@ -21,7 +21,7 @@ from callreel.engines.base import EngineSpec
 from callreel.jobs import store as jobs
 from callreel.offline.pipeline import TRACK, TranscribeOptions
 from callreel.server.supervision import EngineProcess
-from callreel.settings import Settings
+from callreel.settings import Jobs
 from callreel.storage.database import Database
 from callreel.storage.events import EventHub
 from callreel.storage.folders import DataFolder
@@ -161,7 +161,7 @@ def test_a_process_that_cannot_be_started_is_tried_again(
 def test_the_least_memory_that_may_be_set_is_enough_for_a_short_file(
     tmp_path: Path, toy_model: Path, toy_audio: Path
 ) -> None:
-    (least,) = (rule.ge for rule in Settings.model_fields["job_memory_bytes"].metadata if hasattr(rule, "ge"))
+    (least,) = (rule.ge for rule in Jobs.model_fields["memory"].metadata if hasattr(rule, "ge"))
 
     async def run() -> None:
         async with shop(tmp_path, toy_model, memory_bytes=least) as s:

@@ -10,7 +10,7 @@ from callreel.cli.options import chosen
 
 
 @click.command()
-@click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Data folder.")
+@click.option("--data-dir", type=click.Path(path_type=Path, file_okay=False), help="Data folder.")
 @click.option("--host", help="Address to listen on.")
 @click.option("--port", type=int, help="Port of the HTTP API; 0 takes a free one.")
 @click.option("--live-port", type=int, help="Port of WhisperLive's protocol; 0 takes a free one.")

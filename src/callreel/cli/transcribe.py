@@ -35,7 +35,8 @@ def transcribe(
 ) -> None:
     """Write down what is said in FILES, on standard output."""
     from callreel.calls.store import Call
-    from callreel.engines import base, catalogue
+    from callreel.engines import catalogue
+    from callreel.engines.specs import final_spec
     from callreel.errors import InvalidInput
     from callreel.offline import pipeline
     from callreel.transcripts.formats import FORMATS
@@ -43,15 +44,8 @@ def transcribe(
 
     if format_ not in FORMATS:
         raise InvalidInput(f"There is no transcript format {format_!r}", hint=f"Formats: {', '.join(FORMATS)}")
-    settings = chosen({"engine": engine, "model": model})
-    asked = base.EngineSpec(
-        engine=settings.engine,
-        model=settings.model,
-        models_folder=str(settings.models_folder),
-        threads=1,
-        min_window_s=settings.min_window_s,
-        download=settings.download,
-    )
+    settings = chosen({})
+    asked = final_spec(settings, engine=engine, model=model)
     spec, warnings = catalogue.resolve(asked)
     for warning in warnings:
         click.echo(f"callreel: {warning}", err=True)

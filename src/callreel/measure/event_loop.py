@@ -31,7 +31,7 @@ MEMORY_LEVELS = (0, 16, 64)  # streams open at once
 MEMORY_STRETCH_S = 20.0
 SAMPLE_EVERY_S = 0.25
 # For memory the engine must keep up, or what waits for it would be counted: no padding, and few partials.
-MEMORY_ENVIRONMENT = {"CALLREEL_MIN_WINDOW_S": "0", "CALLREEL_HOP_S": "10"}
+MEMORY_ENVIRONMENT = {"CALLREEL_ENGINES_MIN_WINDOW_S": "0", "CALLREEL_LIVE_HOP_S": "10"}
 RAMP_S = 1.0  # over which the streams of one measurement begin
 
 Buckets = Mapping[float, float]  # upper bound in seconds -> how many observations up to it

@@ -81,7 +81,7 @@ class ServerProcess:
         ports = ("--port", str(self.port), "--live-port", str(self.live_port))
         with (self.data / "serve.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "callreel", "serve", "--data", str(self.data), *ports, *self._flags],
+                [sys.executable, "-m", "callreel", "serve", "--data-dir", str(self.data), *ports, *self._flags],
                 env={**os.environ, **self._environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,

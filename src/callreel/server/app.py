@@ -45,11 +45,11 @@ class Gate:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        limit = self._services.settings.max_upload_bytes + FORM_BYTES
+        limit = self._services.settings.max_file_size + FORM_BYTES
         try:
             await asking(self._services, headers)
             if int(headers.get("content-length", "0")) > limit:
-                raise TooLarge(limit_bytes=self._services.settings.max_upload_bytes)
+                raise TooLarge(limit_bytes=self._services.settings.max_file_size)
         except CallreelError as error:
             await answer(error)(scope, receive, send)
             return

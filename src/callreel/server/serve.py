@@ -15,9 +15,9 @@ import uvicorn
 
 from callreel import metrics
 from callreel.accounts import keys
-from callreel.engines.base import EngineSpec
 from callreel.engines.catalogue import resolve
 from callreel.engines.remote import AsyncRemoteEngine
+from callreel.engines.specs import final_spec, live_spec
 from callreel.errors import InvalidInput
 from callreel.live.listener import Listener
 from callreel.live.scheduler import Scheduler
@@ -32,6 +32,7 @@ from callreel.settings import Settings
 from callreel.storage.database import Database
 from callreel.storage.events import EventHub
 from callreel.storage.folders import DataFolder
+from callreel.tasks import transcribe
 from callreel.tasks.runner import Runner, requeue_abandoned
 from callreel.transcripts.collector import Collector
 
@@ -61,7 +62,7 @@ async def _main(settings: Settings) -> None:
         services = await stack.enter_async_context(start(settings))
         left_open = await services.live.left_open()  # before a stream of our own is among them
         port = await stack.enter_async_context(_http(services))
-        live = await stack.enter_async_context(whisperlive.listen(services, settings.host, settings.live_port))
+        live = await stack.enter_async_context(whisperlive.listen(services, settings.host, settings.live.port))
         live_port = live.sockets[0].getsockname()[1]
         for warning in services.engine_warnings:
             log.warning(warning)
@@ -76,7 +77,7 @@ async def _main(settings: Settings) -> None:
 async def start(settings: Settings) -> AsyncIterator[Services]:
     """Everything but the sockets, ready to serve; all of it ends with the context."""
     loop = asyncio.get_running_loop()
-    folder = DataFolder(settings.data.absolute())
+    folder = DataFolder(settings.data_dir.absolute())
     async with AsyncExitStack() as stack:
         folder.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         database = await asyncio.to_thread(Database.open, folder.root)
@@ -87,12 +88,10 @@ async def start(settings: Settings) -> AsyncIterator[Services]:
         if abandoned:
             log.info("%d jobs of the server before this one are queued again", len(abandoned))
 
-        batch_spec, batch_warnings = resolve(_spec(settings, settings.engine, settings.model))
-        live_spec, live_warnings = resolve(
-            _spec(settings, settings.live_engine or settings.engine, settings.live_model or settings.model)
-        )
-        batch = EngineProcess("batch", batch_spec, folder.run, nice=BATCH_NICE)
-        live = EngineProcess("live", live_spec, folder.run)
+        for_files, batch_warnings = resolve(final_spec(settings))
+        for_streams, live_warnings = resolve(live_spec(settings))
+        batch = EngineProcess("batch", for_files, folder.run, nice=BATCH_NICE)
+        live = EngineProcess("live", for_streams, folder.run)
         for process in (batch, live):
             stack.push_async_callback(process.stop)
             await process.start()
@@ -101,7 +100,7 @@ async def start(settings: Settings) -> AsyncIterator[Services]:
         collector = Collector(database)
         stack.push_async_callback(_drain, collector)
         tracklog = TrackLog(
-            folder.live, deliver=loop.call_soon_threadsafe, on_trouble=_say_trouble, fsync=settings.fsync
+            folder.live, deliver=loop.call_soon_threadsafe, on_trouble=_say_trouble, fsync=settings.live.fsync
         )
         stack.callback(tracklog.shutdown)
         listener = Listener(loop.call_soon_threadsafe)
@@ -111,7 +110,7 @@ async def start(settings: Settings) -> AsyncIterator[Services]:
         hello = await remote.hello()
         scheduler = Scheduler(
             remote,
-            slots=settings.engine_threads,
+            slots=settings.engines.threads,
             max_batch=hello.capabilities.batch,
             min_window_s=hello.capabilities.min_window_s,
         )
@@ -127,11 +126,11 @@ async def start(settings: Settings) -> AsyncIterator[Services]:
             scheduler=scheduler,
             engine=LiveEngine(hello.name, hello.model, hello.capabilities, tuple(live_warnings)),
             defaults=LiveOptions(
-                endpoint_silence_s=settings.endpoint_silence_s,
-                hop_s=settings.hop_s,
+                endpoint_silence_s=settings.live.endpoint_silence_s,
+                hop_s=settings.live.hop_s,
                 max_window_s=hello.capabilities.max_window_s,
             ),
-            buffer_s=settings.stream_buffer_s,
+            buffer_s=settings.live.buffer_s,
         )
         runner = Runner(
             database,
@@ -139,26 +138,15 @@ async def start(settings: Settings) -> AsyncIterator[Services]:
             folder,
             engine_socket=batch.path,
             engine_warnings=tuple(batch_warnings),
-            slots=settings.job_slots,
-            lease_s=settings.job_lease_s,
-            memory_bytes=settings.job_memory_bytes,
+            slots=settings.jobs.max_concurrent.get(transcribe.KIND, 0),
+            lease_s=settings.jobs.lease_s,
+            memory_bytes=settings.jobs.memory,
         )
         runner.start()
         stack.push_async_callback(runner.stop)
         lag = asyncio.create_task(_measure_lag(), name="lag")
         stack.callback(lag.cancel)
         yield Services(settings, folder, database, events, runner, service, local_client, tuple(batch_warnings))
-
-
-def _spec(settings: Settings, engine: str, model: str) -> EngineSpec:
-    return EngineSpec(
-        engine=engine,
-        model=model,
-        models_folder=str(settings.models_folder),
-        threads=settings.engine_threads,
-        min_window_s=settings.min_window_s,
-        download=settings.download,
-    )
 
 
 async def _first_client(database: Database, host: str) -> str | None:

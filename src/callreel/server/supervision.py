@@ -33,7 +33,8 @@ class EngineProcess:
         self.path = folder / f"{role}.sock"
         if len(os.fsencode(self.path)) > MAX_SOCKET_PATH:
             raise InvalidInput(
-                f"The data folder's path is too long for a socket: {self.path}", hint="Choose a shorter one with --data"
+                f"The data folder's path is too long for a socket: {self.path}",
+                hint="Choose a shorter one with --data-dir",
             )
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.path.unlink(missing_ok=True)

@@ -25,7 +25,7 @@ from callreel.measure.harness import ServerProcess, play, wait_for
 from callreel.server.serve import start
 from callreel.server.sockets import whisperlive
 from callreel.server.sockets.whisperlive import OPTIONS_WITHIN_S, key_of
-from callreel.settings import Settings
+from callreel.settings import Jobs, Settings
 from callreel.text import text_of
 from callreel.transcripts import store as transcripts
 from callreel.wire.whisperlive import MAX_FRAME_BYTES
@@ -407,7 +407,9 @@ def test_an_engine_that_hangs_does_not_keep_the_server_from_stopping(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoken: dict[str, str]
 ) -> None:
     monkeypatch.setattr(whisperlive, "FINISH_WITHIN_S", 0.3)
-    settings = Settings(data=tmp_path, engine="whisper", model=str(TOY_MODEL), job_slots=0)
+    settings = Settings(
+        data_dir=tmp_path, engine="whisper", model=str(TOY_MODEL), jobs=Jobs(max_concurrent={"transcribe": 0})
+    )
     pcm = recording("en_two_speakers.flac")
 
     async def stopped() -> str:

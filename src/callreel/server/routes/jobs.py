@@ -36,7 +36,7 @@ async def create(
     """Transcribe a file: the answer is a job, whose call will hold the transcript."""
     call_id = clock.new_id()
     source = house.folder.source_of(call_id)
-    await asyncio.to_thread(keep, file.file, source, limit_bytes=house.settings.max_upload_bytes)
+    await asyncio.to_thread(keep, file.file, source, limit_bytes=house.settings.max_file_size)
     options = TranscribeOptions(language or None, task, prompt, hotwords)
     title = Path(file.filename or "").name
 

@@ -163,7 +163,7 @@ class Conversation:
                     return
                 if isinstance(event, wire.Audio):
                     await opened.stream.feed(event.pcm)
-                    stalled_at = loop.time() + self._services.settings.stall_s
+                    stalled_at = loop.time() + self._services.settings.live.stall_s
 
     def _take(self, segments: list[Segment]) -> None:
         self._waiting.append(segments)
