@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from typing import Any
 
 import pytest
@@ -8,10 +9,12 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, delete, text, update
 from sqlalchemy.dialects import postgresql
 
-from callreel.errors import Conflict, InvalidInput, NotFound
-from callreel.jobs import store
+from callreel.calls.store import create_call
+from callreel.errors import Conflict, InvalidInput, NotFound, QueueFull
+from callreel.jobs import speed, store
 from callreel.jobs.store import Job
-from callreel.storage.tables import job
+from callreel.storage.tables import job, transcript
+from callreel.transcripts.store import create_transcript, finish_transcript
 
 NOW = 1_800_000_000.0  # seconds since the epoch
 LEASE_S = 30.0
@@ -32,13 +35,17 @@ class Queue:
         self.client_id = client_id
 
     def add(self, **values: Any) -> Job:
-        return store.enqueue(self.conn, **{"client_id": self.client_id, "kind": "transcribe", "params": {}, **values})
+        return self.offer(**values)[0]
 
-    def claim(self, now: float = NOW) -> Job | None:
-        return store.claim(self.conn, lease_s=LEASE_S, now=now)
+    def offer(self, **values: Any) -> tuple[Job, bool]:
+        usual = {"client_id": self.client_id, "kind": "transcribe", "params": {}, "now": NOW}
+        return store.enqueue(self.conn, **usual | values)
 
-    def claimed(self, now: float = NOW) -> Job:
-        taken = self.claim(now)
+    def claim(self, now: float = NOW, kinds: Collection[str] = ("transcribe", "export")) -> Job | None:
+        return store.claim(self.conn, kinds=kinds, lease_s=LEASE_S, now=now)
+
+    def claimed(self, now: float = NOW, kinds: Collection[str] = ("transcribe", "export")) -> Job:
+        taken = self.claim(now, kinds)
         assert taken is not None
         return taken
 
@@ -73,30 +80,175 @@ def test_claims_go_by_priority_then_age(queue: Queue) -> None:
     assert [queue.claimed().id for _ in made] == expected
 
 
-@given(st.lists(st.tuples(st.sampled_from(store.PRIORITIES), st.sampled_from("1234")), max_size=12))
+AGEING_S = 100.0
+arrivals = st.lists(st.tuples(st.sampled_from(store.PRIORITIES), st.integers(0, 500)), min_size=1, max_size=12)
+
+
+@given(arrivals)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)
-def test_every_claim_takes_the_first_in_line(queue: Queue, ages: list[tuple[str, str]]) -> None:
+def test_every_claim_takes_the_first_in_line(queue: Queue, ages: list[tuple[str, int]]) -> None:
     queue.conn.execute(delete(job))
     line = []
-    for priority, created_at in ages:
-        made = queue.add(priority=priority)
-        queue.conn.execute(update(job).where(job.c.id == made.id).values(created_at=created_at))
-        line.append((store.PRIORITIES.index(priority), created_at, made.id))
-    assert [queue.claimed().id for _ in line] == [id for *_, id in sorted(line)]
+    for priority, at in ages:
+        made = queue.add(priority=priority, now=NOW + at, ageing_s=AGEING_S)
+        line.append((at + AGEING_S * store.AGEING[priority], made.id))
+    assert [queue.claimed().id for _ in line] == [id for _, id in sorted(line)]
     assert queue.claim() is None
 
 
-def test_a_claim_reads_the_index_not_the_queue(queue: Queue) -> None:
-    statements: list[tuple[str, Any]] = []
-    raw = queue.conn.connection.driver_connection
+@given(behind=arrivals, every_s=st.integers(10, 60))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=15)
+def test_a_low_job_never_starves(queue: Queue, behind: list[tuple[str, int]], every_s: int) -> None:
+    """Whatever was there, and however many high ones come: it waits for nothing that is 3 ageing times younger."""
+    queue.conn.execute(delete(job))
+    for priority, _ in behind:
+        queue.add(priority=priority, ageing_s=AGEING_S)
+    low = queue.add(priority="low", ageing_s=AGEING_S)
+    for claims in range(1, 1000):
+        queue.add(priority="high", now=NOW + claims * every_s)  # one comes for every one that is claimed
+        if queue.claimed().id == low.id:
+            break
+    assert claims <= len(behind) + 3 * AGEING_S / every_s + 1
+
+
+def test_a_kind_without_room_holds_no_other_back(queue: Queue) -> None:
+    made = [queue.add(kind=kind) for kind in ("transcribe", "export", "record")]
+    assert queue.claimed(kinds=["export", "record"]).id == made[1].id
+    assert queue.claimed().id == made[0].id
+    assert queue.claim(kinds=["export"]) is None
+    assert queue.claim(kinds=[]) is None
+
+
+def plan(conn: Connection, run: Callable[[], object]) -> str:
+    """How SQLite goes about the one UPDATE, SELECT or DELETE that `run` executes."""
+    statements: list[str] = []
+    raw = conn.connection.driver_connection
     assert raw is not None
-    raw.set_trace_callback(lambda sql: statements.append(sql))
-    queue.claim()
+    raw.set_trace_callback(statements.append)
+    run()
     raw.set_trace_callback(None)
-    (claim,) = [sql for sql in statements if sql.startswith("UPDATE")]
-    plan = "\n".join(queue.conn.execute(text(f"EXPLAIN QUERY PLAN {claim}")).scalars("detail"))
-    assert plan.count("USING INDEX ix_job_state_priority_created_at (state=? AND priority=?)") == 3
-    assert "SCAN" not in plan
+    (statement,) = [sql for sql in statements if sql.startswith(("UPDATE", "SELECT", "DELETE"))]
+    return "\n".join(conn.execute(text(f"EXPLAIN QUERY PLAN {statement}")).scalars("detail"))
+
+
+def test_a_claim_reads_the_index_not_the_queue(queue: Queue) -> None:
+    found = plan(queue.conn, queue.claim)
+    assert found.count("USING INDEX ix_job_state_kind_rank_at_id (state=? AND kind=?)") == 2
+    assert "SCAN job" not in found and "SCAN waiting" not in found
+
+
+def test_hot_queries_use_indexes(queue: Queue) -> None:
+    conn, client_id = queue.conn, queue.client_id
+    made = queue.add()
+    by_key, by_cache_key = "ix_job_client_id_idempotency_key", "ix_job_client_id_cache_key"
+    for run, index in (
+        (lambda: store.find(conn, client_id, "k"), f"{by_key} (client_id=? AND idempotency_key=?)"),
+        (lambda: store.cached(conn, client_id, "k", since=""), f"{by_cache_key} (client_id=? AND cache_key=?)"),
+        (lambda: store.remove_finished(conn, "2026"), "ix_job_finished_at (finished_at<?)"),
+        (lambda: store.list_page(conn, client_id), "ix_job_client_id_created_at_id (client_id=?)"),
+        (lambda: store.list_page(conn, client_id, call_id="c"), "ix_job_call_id_created_at_id (call_id=?)"),
+        (lambda: store.unfinished(conn), "(state=?)"),
+        (lambda: speed.wall_s(conn, "transcribe"), "ix_job_state_kind_finished_at (state=? AND kind=?)"),
+        (lambda: speed.queued(conn, "transcribe"), "(state=? AND kind=?)"),
+        (lambda: speed.counts(conn), "USING COVERING INDEX"),
+    ):
+        found = plan(conn, run)
+        assert index in found, found
+    assert queue.get(made) == made
+
+
+def test_one_idempotency_key_makes_one_job(queue: Queue, other_client_id: str) -> None:
+    made, new = queue.offer(idempotency_key="k", params={"n": 1})
+    again, new_again = queue.offer(idempotency_key="k", params={"n": 2}, queue_limit=1)
+    assert (new, new_again, again) == (True, False, made)
+    assert store.find(queue.conn, queue.client_id, "k") == made
+    assert store.find(queue.conn, other_client_id, "k") is None
+    assert queue.offer(idempotency_key="k", client_id=other_client_id)[1]
+    assert queue.offer()[1] and queue.offer()[1]  # without a key each is another job
+
+
+def test_a_full_queue_says_how_long_to_wait(queue: Queue) -> None:
+    for _ in range(3):
+        queue.add(queue_limit=3)
+    queue.add(kind="export", queue_limit=3)
+    with pytest.raises(QueueFull) as refusal:
+        queue.offer(queue_limit=3)
+    unmeasured = {"retry_after_s": speed.UNMEASURED_S, "queued": 3, "queue_limit": 3}
+    assert refusal.value.detail == unmeasured
+    store.succeed(queue.conn, queue.claimed().id, 1, {}, USAGE | {"wall_s": 6.0})
+    store.succeed(queue.conn, queue.claimed().id, 1, {}, USAGE | {"wall_s": 10.0})
+    for _ in range(2):
+        queue.add()
+    with pytest.raises(QueueFull) as refusal:
+        queue.offer(queue_limit=2, slots=4)
+    assert refusal.value.detail["retry_after_s"] == 4.0  # 2 places are needed, 8 s a job, 4 at once
+
+
+def test_an_answer_that_is_known_needs_no_work(queue: Queue) -> None:
+    made = queue.add()
+    done = store.answer(queue.conn, made.id, {"transcript_id": "t"})
+    assert (done.state, done.result, done.attempts) == ("succeeded", {"transcript_id": "t"}, 0)
+    assert done.finished_at is not None
+    with pytest.raises(Conflict):
+        store.answer(queue.conn, made.id, {})
+    assert queue.claim() is None
+
+
+def test_a_result_is_found_again_while_its_transcript_is_there(queue: Queue, other_client_id: str) -> None:
+    conn, client_id = queue.conn, queue.client_id
+    call = create_call(conn, client_id=client_id, mode="postcall_only", state="done")
+
+    def run() -> Job:
+        queue.add(cache_key="c")
+        taken = queue.claimed()
+        made = create_transcript(conn, call_id=call.id, pass_="final", engine="whisper", model="small")
+        finish_transcript(conn, made.id, state="done", language=None, warnings=())
+        return store.succeed(conn, taken.id, taken.attempts, {"transcript_id": made.id}, USAGE)
+
+    first, second = run(), run()
+    assert first.finished_at is not None and second.finished_at is not None
+    assert store.cached(conn, client_id, "c", since=second.finished_at) == second
+    assert store.cached(conn, client_id, "c", since="9999") is None
+    assert store.cached(conn, client_id, "other", since="") is None
+    assert store.cached(conn, other_client_id, "c", since="") is None
+    assert second.result is not None
+    conn.execute(delete(transcript).where(transcript.c.id == second.result["transcript_id"]))
+    assert store.cached(conn, client_id, "c", since="") == first
+    conn.execute(delete(transcript))
+    assert store.cached(conn, client_id, "c", since="") is None
+
+
+def test_only_a_finished_job_is_removed(queue: Queue, other_client_id: str) -> None:
+    made = queue.add()
+    with pytest.raises(Conflict, match="cancel"):
+        store.remove(queue.conn, made.id, queue.client_id)
+    cancelled = store.cancel(queue.conn, made.id)
+    with pytest.raises(NotFound):
+        store.remove(queue.conn, made.id, other_client_id)
+    assert store.remove(queue.conn, made.id, queue.client_id) == cancelled
+    with pytest.raises(NotFound):
+        queue.get(made)
+
+
+def test_old_jobs_are_removed_by_kind_and_age(queue: Queue) -> None:
+    ended = [queue.add(kind=kind) for kind in ("transcribe", "export", "transcribe", "export")]
+    for i, made in enumerate(ended):
+        store.cancel(queue.conn, made.id)
+        queue.conn.execute(update(job).where(job.c.id == made.id).values(finished_at=f"2026-01-0{i + 1}"))
+    waiting = queue.add()
+    assert store.remove_finished(queue.conn, "2026-01-03", kind="export") == [ended[1].id]
+    assert store.remove_finished(queue.conn, "2026-02", limit=1) == [ended[0].id]
+    assert set(store.remove_finished(queue.conn, "2026-02")) == {ended[2].id, ended[3].id}
+    assert queue.get(waiting) == waiting
+
+
+def test_the_unfinished_jobs_of_a_call(queue: Queue) -> None:
+    done, running, queued, elsewhere = (queue.add(call_id=call) for call in ("a", "a", "a", "b"))
+    queue.claimed()
+    store.cancel(queue.conn, done.id)
+    queue.claimed()
+    assert set(store.unfinished(queue.conn, "a")) == {running.id, queued.id}
+    assert set(store.unfinished(queue.conn)) == {running.id, queued.id, elsewhere.id}
 
 
 def test_a_job_is_not_claimed_before_its_time(queue: Queue) -> None:
@@ -241,8 +393,17 @@ def test_jobs_are_listed_by_state(queue: Queue) -> None:
     assert [j.id for j in store.list_page(queue.conn, queue.client_id, state="running").data] == [first.id]
 
 
+def test_jobs_are_listed_by_kind_and_call(queue: Queue) -> None:
+    made = [
+        queue.add(kind=kind, call_id=call) for kind, call in (("export", "a"), ("transcribe", "a"), ("export", "b"))
+    ]
+    assert [j.id for j in store.list_page(queue.conn, queue.client_id, kind="export").data] == [made[2].id, made[0].id]
+    assert [j.id for j in store.list_page(queue.conn, queue.client_id, call_id="a").data] == [made[1].id, made[0].id]
+    assert [j.id for j in store.list_page(queue.conn, queue.client_id, kind="export", call_id="a").data] == [made[0].id]
+
+
 def test_on_postgresql_two_workers_never_wait_for_one_row(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
     changes = []
     monkeypatch.setattr(store, "_one", lambda conn, change: changes.append(change))
     queue.claim()
-    assert str(changes[0].compile(dialect=postgresql.dialect())).count("FOR UPDATE SKIP LOCKED") == 3
+    assert str(changes[0].compile(dialect=postgresql.dialect())).count("FOR UPDATE SKIP LOCKED") == 2

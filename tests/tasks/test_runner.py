@@ -44,13 +44,14 @@ class Shop:
         def enqueue(conn: Connection) -> jobs.Job:
             call = calls.create_call(conn, client_id=self.client, mode="postcall_only", state="processing")
             calls.add_track(conn, call.id, TRACK)
-            return jobs.enqueue(
+            made, _ = jobs.enqueue(
                 conn,
                 client_id=self.client,
                 kind=transcribe.KIND,
                 params=msgspec.to_builtins(TranscribeOptions("en")),
                 call_id=call.id,
             )
+            return made
 
         job = await self.database.write(enqueue)
         assert job.call_id is not None
@@ -222,7 +223,7 @@ def test_a_job_lost_too_often_fails_and_its_call_says_so(tmp_path: Path) -> None
         jobs.enqueue(conn, client_id=client, kind=transcribe.KIND, params={}, call_id=call.id)
         lost: list[jobs.Job] = []
         for now in range(3):
-            assert jobs.claim(conn, lease_s=1.0, now=now * 10.0) is not None
+            assert jobs.claim(conn, kinds=(transcribe.KIND,), lease_s=1.0, now=now * 10.0) is not None
             lost += requeue_abandoned(conn, now * 10.0 + 5.0)
         return lost, calls.get_call(conn, call.id, client)
 

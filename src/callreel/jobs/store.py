@@ -1,25 +1,47 @@
 """The job queue, in SQL. Every function is one step inside the caller's transaction.
 
 queued -> running (claim) -> succeeded | failed, or queued again after a failure or a lost lease; cancelled from either.
+
+Jobs are claimed in the order of `rank_at`: when they were made, a while later for a lower priority. So a low job waits
+for the others of its age and a little younger, and never for all that still come.
+
 `attempts` counts the claims and is the fence: a worker that lost its lease holds an older number and changes nothing.
 `now`, `lease_until`, `not_before` and `retry_at` are seconds since the epoch (`time.time()`).
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, ScalarSelect, Update, func, select, update
-from sqlalchemy import insert as insert_into
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    Subquery,
+    Update,
+    delete,
+    exists,
+    select,
+    union_all,
+    update,
+)
 
 from callreel import clock
-from callreel.errors import Conflict, InvalidInput, NotFound
+from callreel.errors import Conflict, InvalidInput, NotFound, QueueFull
+from callreel.jobs import speed
+from callreel.storage.inserts import insert
 from callreel.storage.pages import DEFAULT_LIMIT, Page, newest_first
-from callreel.storage.tables import job
+from callreel.storage.tables import job, transcript
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
-PRIORITIES = ("high", "normal", "low")  # in the order they are claimed
+FINISHED: tuple[State, ...] = ("succeeded", "failed", "cancelled")
+AGEING = {"high": 0, "normal": 1, "low": 3}  # how many times `ageing_s` younger a job of each priority counts
+PRIORITIES = tuple(AGEING)
+AGEING_S = 600.0
+MAX_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +53,7 @@ class Job:
     kind: str
     state: State
     priority: str
+    rank_at: float
     attempts: int
     max_attempts: int
     lease_until: float | None
@@ -38,6 +61,8 @@ class Job:
     params: dict[str, Any]
     progress: dict[str, Any]
     call_id: str | None
+    idempotency_key: str | None
+    cache_key: str | None
     result: dict[str, Any] | None
     error: dict[str, Any] | None
     usage: dict[str, Any] | None
@@ -55,39 +80,78 @@ def enqueue(
     priority: str = "normal",
     call_id: str | None = None,
     job_id: str | None = None,
-) -> Job:
-    """Add a queued job. `job_id` is for a caller that named it beforehand. Raises InvalidInput for the priority."""
+    idempotency_key: str | None = None,
+    cache_key: str | None = None,
+    max_attempts: int = MAX_ATTEMPTS,
+    queue_limit: int | None = None,
+    slots: int = 1,
+    ageing_s: float = AGEING_S,
+    now: float | None = None,
+) -> tuple[Job, bool]:
+    """Add a queued job, and say that it is new: of a client's jobs with one `idempotency_key` only the first is made,
+    and every later call answers that one.
+
+    `job_id` is for a caller that named the job beforehand. `slots` jobs of this kind run at once. Raises InvalidInput
+    for the priority, and QueueFull, with `retry_after_s` in its detail, when `queue_limit` jobs of this kind wait.
+    """
     if priority not in PRIORITIES:
         raise InvalidInput(f"priority must be one of {', '.join(PRIORITIES)}.", field="priority")
+    if idempotency_key is not None and (made := find(conn, client_id, idempotency_key)) is not None:
+        return made, False
+    if queue_limit is not None and (queued := speed.queued(conn, kind)) >= queue_limit:
+        retry_after_s = speed.wait_s(conn, kind, queued - queue_limit + 1, slots)
+        raise QueueFull(retry_after_s=retry_after_s, queued=queued, queue_limit=queue_limit)
     row = {
         "id": job_id or clock.new_id(),
         "client_id": client_id,
         "kind": kind,
         "priority": priority,
+        "rank_at": (time.time() if now is None else now) + AGEING[priority] * ageing_s,
         "params": params,
         "call_id": call_id,
+        "idempotency_key": idempotency_key,
+        "cache_key": cache_key,
+        "max_attempts": max_attempts,
     }
-    return Job(**conn.execute(insert_into(job).values(row).returning(job)).mappings().one())
+    new = insert(conn, job).values(row).on_conflict_do_nothing(index_elements=["client_id", "idempotency_key"])
+    added = conn.execute(new.returning(job)).mappings().one_or_none()
+    if added is not None:
+        return Job(**added), True
+    assert idempotency_key is not None
+    earlier = find(conn, client_id, idempotency_key)  # another server's transaction was faster
+    assert earlier is not None
+    return earlier, False
 
 
-def claim(conn: Connection, *, lease_s: float, now: float) -> Job | None:
-    """Take the oldest job of the highest priority that may start by now, for `lease_s`; None when there is none."""
+def find(conn: Connection, client_id: str, idempotency_key: str) -> Job | None:
+    """The job that this client made under the key, for a caller that looks before it keeps an upload."""
+    query = select(job).where(job.c.client_id == client_id, job.c.idempotency_key == idempotency_key)
+    row = conn.execute(query).mappings().one_or_none()
+    return None if row is None else Job(**row)
+
+
+def claim(conn: Connection, *, kinds: Collection[str], lease_s: float, now: float) -> Job | None:
+    """Take the first in line of the jobs of `kinds` that may start by now, for `lease_s`; None when there is none."""
     waiting = job.alias("waiting")
 
-    def oldest(priority: str) -> ScalarSelect[str]:
+    def first(kind: str) -> Subquery:
         return (
-            select(waiting.c.id)
-            .where(waiting.c.state == "queued", waiting.c.priority == priority, waiting.c.not_before <= now)
-            .order_by(waiting.c.created_at, waiting.c.id)
+            select(waiting.c.id, waiting.c.rank_at)
+            .where(waiting.c.state == "queued", waiting.c.kind == kind, waiting.c.not_before <= now)
+            .order_by(waiting.c.rank_at, waiting.c.id)
             .limit(1)
             .with_for_update(skip_locked=True)  # PostgreSQL: two workers never wait for one row
-            .scalar_subquery()
+            .subquery()
         )
 
-    # One look into the index a priority; sorting by priority instead would read the whole queue.
+    if not kinds:
+        return None
+    # One look into the index a kind: of a kind without room, however long its queue, no row is read.
+    firsts = union_all(*(select(first(kind)) for kind in kinds)).subquery()
+    front = select(firsts.c.id).order_by(firsts.c.rank_at, firsts.c.id).limit(1).scalar_subquery()
     taken = _one(
         conn,
-        _change(job.c.id == func.coalesce(*map(oldest, PRIORITIES))).values(
+        _change(job.c.id == front).values(
             state="running",
             attempts=job.c.attempts + 1,
             lease_until=now + lease_s,
@@ -168,6 +232,55 @@ def cancel(conn: Connection, job_id: str) -> Job:
     return found
 
 
+def answer(conn: Connection, job_id: str, result: dict[str, Any]) -> Job:
+    """End a queued job that needs no work: its result is known already. Raises Conflict when it is not queued."""
+    known = _change(job.c.id == job_id, job.c.state == "queued").values(
+        state="succeeded", result=result, started_at=clock.now(), finished_at=clock.now()
+    )
+    if (row := _one(conn, known)) is None:
+        raise Conflict("Only a queued job can be answered without work.", job_id=job_id)
+    return Job(**row)
+
+
+def cached(conn: Connection, client_id: str, cache_key: str, *, since: str) -> Job | None:
+    """The newest job of this client with this key that succeeded since then (RFC 3339), its transcript still there."""
+    transcript_id = job.c.result["transcript_id"].as_string()
+    query = select(job).where(
+        job.c.client_id == client_id,
+        job.c.cache_key == cache_key,
+        job.c.state == "succeeded",
+        job.c.finished_at >= since,
+        exists().where(transcript.c.id == transcript_id, transcript.c.state == "done"),
+    )
+    newest = query.order_by(job.c.finished_at.desc(), job.c.id.desc()).limit(1)
+    row = conn.execute(newest).mappings().one_or_none()
+    return None if row is None else Job(**row)
+
+
+def remove(conn: Connection, job_id: str, client_id: str | None = None) -> Job:
+    """Delete a finished job, and nothing of what it made. Raises NotFound, and Conflict for one that has not ended."""
+    found = get(conn, job_id, client_id)
+    gone = conn.execute(delete(job).where(job.c.id == job_id, job.c.state.in_(FINISHED)))
+    if gone.rowcount == 0:
+        raise Conflict("This job has not ended; cancel it first.", job_id=job_id, state=found.state)
+    return found
+
+
+def remove_finished(conn: Connection, before: str, kind: str | None = None, limit: int = 1000) -> list[str]:
+    """Delete up to `limit` jobs that ended before then (RFC 3339), of one kind if given; returns their ids."""
+    old = select(job.c.id).where(job.c.finished_at < before)
+    if kind is not None:
+        old = old.where(job.c.kind == kind)
+    oldest = old.order_by(job.c.finished_at).limit(limit)
+    return list(conn.execute(delete(job).where(job.c.id.in_(oldest)).returning(job.c.id)).scalars())
+
+
+def unfinished(conn: Connection, call_id: str | None = None) -> list[str]:
+    """The ids of all jobs that are queued or running, of one call if given."""
+    query = select(job.c.id).where(job.c.state.in_(("queued", "running")))
+    return list(conn.execute(query if call_id is None else query.where(job.c.call_id == call_id)).scalars())
+
+
 def get(conn: Connection, job_id: str, client_id: str | None = None) -> Job:
     """One job, of any client when `client_id` is None. Raises NotFound, for another client's job too."""
     query = select(job).where(job.c.id == job_id)
@@ -185,9 +298,12 @@ def list_page(
     cursor: str | None = None,
     limit: int = DEFAULT_LIMIT,
     state: State | None = None,
+    kind: str | None = None,
+    call_id: str | None = None,
 ) -> Page[Job]:
-    """A client's jobs, newest first, of one state if given. Raises InvalidInput as `pages.newest_first` does."""
-    conditions = [job.c.client_id == client_id] + ([] if state is None else [job.c.state == state])
+    """A client's jobs, newest first, of one state, kind and call if given. Raises as `pages.newest_first` does."""
+    wanted = {job.c.client_id: client_id, job.c.state: state, job.c.kind: kind, job.c.call_id: call_id}
+    conditions = [column == value for column, value in wanted.items() if value is not None]
     page = newest_first(conn, job, *conditions, cursor=cursor, limit=limit)
     return Page([Job(**row) for row in page.data], page.next)
 

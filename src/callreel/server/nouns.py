@@ -11,7 +11,16 @@ from callreel.jobs.store import Job
 from callreel.storage.pages import Page
 from callreel.transcripts.store import Transcript
 
-JOB_OWN = ("client_id", "lease_until", "not_before", "params", "max_attempts")
+JOB_OWN = (
+    "client_id",
+    "rank_at",
+    "lease_until",
+    "not_before",
+    "params",
+    "max_attempts",
+    "idempotency_key",
+    "cache_key",
+)
 
 
 def call_noun(call: Call, transcripts: list[Transcript] | None = None) -> dict[str, Any]:

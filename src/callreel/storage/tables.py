@@ -13,6 +13,7 @@ from sqlalchemy import (
     Column,
     Float,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     MetaData,
@@ -52,6 +53,12 @@ def _call_id() -> Column[str]:
     return Column("call_id", Text, ForeignKey("call.id", ondelete="CASCADE"), nullable=False)
 
 
+def _of_segment() -> tuple[ForeignKeyConstraint, ...]:
+    """The row goes with the segment whose key it carries."""
+    key = ("transcript_id", "track", "seq")
+    return (ForeignKeyConstraint(key, [f"segment.{name}" for name in key], ondelete="CASCADE"),)
+
+
 client = Table(
     "client",
     metadata,
@@ -80,6 +87,7 @@ call = Table(
     _created_at(),
     Index(None, "client_id", "created_at", "id"),
     Index(None, "client_id", "external_id"),
+    Index(None, "created_at"),
 )
 
 track = Table(
@@ -145,6 +153,33 @@ segment = Table(
     Column("decode", Json, nullable=False),
 )
 
+edit = Table(  # what a person made of a segment; the segment itself stays as the engine wrote it
+    "edit",
+    metadata,
+    Column("transcript_id", Text, primary_key=True),
+    Column("track", Text, primary_key=True),
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("text", Text),  # None: the engine's
+    Column("words", Json),  # with text, None with it
+    Column("speaker", Text),  # None: the engine's; "": nobody
+    _client_id(),  # who edited
+    Column("edited_at", Text, nullable=False, default=clock.now),
+    *_of_segment(),
+)
+
+transcript_line = Table(  # the text of a segment, edited or not, as the full-text index takes it (storage.fulltext)
+    "transcript_line",
+    metadata,
+    # A column of its own for what the index calls a row: VACUUM may give rows without one new numbers.
+    Column("id", Integer, primary_key=True),
+    Column("transcript_id", Text, nullable=False),
+    Column("track", Text, nullable=False),
+    Column("seq", Integer, nullable=False),
+    Column("text", Text, nullable=False),
+    *_of_segment(),
+    UniqueConstraint("transcript_id", "track", "seq"),
+)
+
 job = Table(
     "job",
     metadata,
@@ -153,6 +188,7 @@ job = Table(
     Column("kind", Text, nullable=False),
     Column("state", Text, nullable=False, default="queued"),  # queued | running | succeeded | failed | cancelled
     Column("priority", Text, nullable=False),  # high | normal | low
+    Column("rank_at", Float, nullable=False),  # seconds since the epoch; the lowest is claimed first
     Column("attempts", Integer, nullable=False, default=0),
     Column("max_attempts", Integer, nullable=False, default=3),
     Column("lease_until", Float),  # seconds since the epoch; set while running
@@ -160,12 +196,51 @@ job = Table(
     Column("params", Json, nullable=False),
     Column("progress", Json, nullable=False, default=dict),
     Column("call_id", Text),
+    Column("idempotency_key", Text),  # chosen by the client, once for one job
+    Column("cache_key", Text),  # two jobs with one key have one result
     Column("result", Json),
     Column("error", Json),
     Column("usage", Json),
     _created_at(),
     Column("started_at", Text),
     Column("finished_at", Text),
-    Index(None, "state", "priority", "created_at"),
+    Index(None, "state", "kind", "rank_at", "id"),
+    Index(None, "state", "kind", "finished_at"),
     Index(None, "client_id", "created_at", "id"),
+    Index(None, "client_id", "idempotency_key", unique=True),
+    Index(None, "client_id", "cache_key"),
+    Index(None, "call_id", "created_at", "id"),
+    Index(None, "finished_at"),
+)
+
+webhook = Table(
+    "webhook",
+    metadata,
+    _id(),
+    _client_id(),
+    Column("url", Text, nullable=False),
+    Column("events", Json, nullable=False),  # types of events, as "job"
+    Column("secret", Text, nullable=False),  # signs what is delivered
+    Column("state", Text, nullable=False, default="active"),  # active | paused
+    _created_at(),
+    Index(None, "client_id", "created_at", "id"),
+)
+
+delivery = Table(
+    "delivery",
+    metadata,
+    _id(),
+    Column("webhook_id", Text, ForeignKey("webhook.id", ondelete="CASCADE"), nullable=False),
+    Column("event", Text, nullable=False),
+    Column("payload", Json, nullable=False),
+    Column("state", Text, nullable=False, default="pending"),  # pending | delivered | failed
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("status", Integer),  # of the last answer, None when there was none
+    Column("error", Text),
+    Column("next_at", Float, nullable=False),  # seconds since the epoch
+    _created_at(),
+    Column("ended_at", Text),
+    Index(None, "state", "next_at"),
+    Index(None, "webhook_id", "created_at", "id"),
+    Index(None, "ended_at"),
 )

@@ -121,7 +121,7 @@ class Runner:
     def _claim(self, conn: Connection) -> tuple[list[jobs.Job], jobs.Job | None]:
         now = time.time()
         failed = [job for job in requeue_abandoned(conn, now) if job.state == "failed"]
-        return failed, jobs.claim(conn, lease_s=self._lease_s, now=now)
+        return failed, jobs.claim(conn, kinds=(transcribe.KIND,), lease_s=self._lease_s, now=now)
 
     async def _run(self, job: jobs.Job) -> None:
         log.info("job %s: attempt %d", job.id, job.attempts)

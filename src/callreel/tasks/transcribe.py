@@ -33,7 +33,8 @@ def submit(
     calls.create_call(conn, client_id=client_id, title=title, mode="postcall_only", state="processing", call_id=call_id)
     calls.add_track(conn, call_id, TRACK)
     params = msgspec.to_builtins(options)
-    return jobs.enqueue(conn, client_id=client_id, kind=KIND, params=params, priority=priority, call_id=call_id)
+    job, _ = jobs.enqueue(conn, client_id=client_id, kind=KIND, params=params, priority=priority, call_id=call_id)
+    return job
 
 
 def cancel(conn: Connection, job_id: str, client_id: str) -> jobs.Job:
