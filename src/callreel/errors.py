@@ -13,6 +13,7 @@ CallreelError
         EngineCrashed       503
     StorageUnavailable      503
         DataFolderInUse     503
+    ExtraMissing            501
     Cancelled               409
 """
 
@@ -127,6 +128,13 @@ class DataFolderInUse(StorageUnavailable):
 
     code = "data_folder_in_use"
     transient = False
+
+
+class ExtraMissing(CallreelError):
+    """This needs a package that is not installed here; the hint names the command that installs it."""
+
+    code = "extra_missing"
+    status = 501
 
 
 class Cancelled(CallreelError):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("--model", help="A size, a hub repository id, or a folder.")
 @click.option("--language", help="ISO 639-1 code; detected if not given.")
 @click.option("--task", type=click.Choice(["transcribe", "translate"]), default="transcribe")
-@click.option("--format", "format_", default="txt", help="Output format: txt or json.")
+@click.option("--format", "format_", default="txt", help="Output format: txt, srt, vtt, json, tsv, md or docx.")
 def transcribe(
     files: tuple[Path, ...],
     engine: str | None,
@@ -37,13 +37,11 @@ def transcribe(
     from callreel.calls.store import Call
     from callreel.engines import catalogue
     from callreel.engines.specs import final_spec
-    from callreel.errors import InvalidInput
     from callreel.offline import pipeline
-    from callreel.transcripts.formats import FORMATS
+    from callreel.transcripts.formats import FORMATS, format_named
     from callreel.transcripts.store import Transcript
 
-    if format_ not in FORMATS:
-        raise InvalidInput(f"There is no transcript format {format_!r}", hint=f"Formats: {', '.join(FORMATS)}")
+    format = format_named(format_)
     settings = chosen({})
     asked = final_spec(settings, engine=engine, model=model)
     spec, warnings = catalogue.resolve(asked)
@@ -66,7 +64,7 @@ def transcribe(
         # What the formats want to know of a call and a transcript; neither is stored.
         call = Call.of_file(file.name, done.duration_s, done.language, tracks=(pipeline.TRACK,))
         transcript = Transcript.of_file(loaded.name, loaded.model, done.language, [*warnings, *done.warnings])
-        click.echo(FORMATS[format_].render(call, transcript, done.segments), nl=format_ == "json")
+        click.echo(format.render(call, transcript, done.segments), nl=format is FORMATS["json"])
 
 
 def _show(bar: ProgressBar[int], progress: Progress) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
@@ -12,13 +13,13 @@ from sqlalchemy import Connection
 
 from callreel import clock
 from callreel.calls import store as calls
-from callreel.errors import InvalidInput, NotFound
+from callreel.errors import NotFound
 from callreel.server.nouns import call_noun, page_noun
 from callreel.server.services import Client, House, Services
 from callreel.storage.pages import DEFAULT_LIMIT, MAX_LIMIT
 from callreel.text import Segment
 from callreel.transcripts import store as transcripts
-from callreel.transcripts.formats import FORMATS
+from callreel.transcripts.formats import format_named
 from callreel.transcripts.nouns import segment_noun
 
 router = APIRouter(prefix="/v1/calls", tags=["calls"])
@@ -54,8 +55,7 @@ async def get(house: House, client: Client, call_id: str) -> dict[str, Any]:
 @router.get("/{call_id}/transcript")
 async def transcript(house: House, client: Client, call_id: str, format: str = "json") -> Response:
     """The best transcript there is: the final one, or the live one until then."""
-    if format not in FORMATS:
-        raise InvalidInput(f"There is no transcript format {format!r}", hint=f"Formats: {', '.join(FORMATS)}")
+    chosen = format_named(format)
 
     def read(conn: Connection) -> tuple[calls.Call, transcripts.Transcript, list[Segment]]:
         call = calls.get_call(conn, call_id, client)
@@ -65,8 +65,8 @@ async def transcript(house: House, client: Client, call_id: str, format: str = "
         return call, current, transcripts.segments(conn, current.id)
 
     call, current, segments = await house.database.read(read)
-    chosen = FORMATS[format]
-    return Response(chosen.render(call, current, segments), media_type=chosen.media_type)
+    body = await asyncio.to_thread(chosen.render, call, current, segments)  # a long call's subtitles take a second
+    return Response(body, media_type=chosen.media_type)
 
 
 @router.get("/{call_id}/events")

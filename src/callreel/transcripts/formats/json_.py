@@ -8,12 +8,12 @@ import msgspec
 
 from callreel.calls.store import Call
 from callreel.text import Segment, text_of
-from callreel.transcripts.formats.base import Format
+from callreel.transcripts.formats.base import Format, FormatOptions
 from callreel.transcripts.nouns import segment_noun
 from callreel.transcripts.store import Transcript
 
 
-def render(call: Call, transcript: Transcript, segments: Sequence[Segment]) -> str:
+def write(call: Call, transcript: Transcript, segments: Sequence[Segment], _options: FormatOptions) -> bytes:
     document = {
         "call_id": call.id,
         "transcript": transcript.id,
@@ -24,7 +24,7 @@ def render(call: Call, transcript: Transcript, segments: Sequence[Segment]) -> s
         "text": text_of(segments),
         "segments": [segment_noun(transcript.id, segment) for segment in segments],
     }
-    return msgspec.json.encode(document).decode()
+    return msgspec.json.encode(document)
 
 
-JSON = Format("json", "application/json", render)
+JSON = Format("json", "json", "application/json", write)

@@ -6,18 +6,24 @@ from collections.abc import Sequence
 
 from callreel.calls.store import Call
 from callreel.text import Segment
-from callreel.transcripts.formats.base import Format
-from callreel.transcripts.nouns import speaker_name
+from callreel.transcripts.formats.base import Format, FormatOptions, plain
+from callreel.transcripts.formats.turns import heading
 from callreel.transcripts.store import Transcript
 
 
-def render(call: Call, _transcript: Transcript, segments: Sequence[Segment]) -> str:
-    return "".join(f"{_line(call, segment)}\n" for segment in segments if segment.text)
+def write(call: Call, _transcript: Transcript, segments: Sequence[Segment], options: FormatOptions) -> bytes:
+    return "".join(f"{_line(call, segment, options)}\n" for segment in segments).encode()
 
 
-def _line(call: Call, segment: Segment) -> str:
-    name = speaker_name(call, segment)
-    return segment.text if name is None else f"{name}: {segment.text}"
+def _line(call: Call, segment: Segment, options: FormatOptions) -> str:
+    speaker, time = heading(call, segment, options)
+    return "".join(
+        (
+            f"[{time}] " if time else "",
+            f"{plain(speaker)}: " if speaker else "",
+            plain(segment.text),
+        )
+    )
 
 
-TXT = Format("txt", "text/plain; charset=utf-8", render)
+TXT = Format("txt", "txt", "text/plain; charset=utf-8", write)
