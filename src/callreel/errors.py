@@ -3,6 +3,7 @@
 CallreelError
     InvalidInput            400
         UnreadableMedia     422
+            TooLong         422
         TooLarge            413
     Unauthorized            401
     NotFound                404
@@ -54,6 +55,12 @@ class UnreadableMedia(InvalidInput):
 
     code = "unreadable_media"
     status = 422
+
+
+class TooLong(UnreadableMedia):
+    """This file holds more sound than is taken; cut it into parts."""
+
+    code = "too_long"
 
 
 class TooLarge(InvalidInput):

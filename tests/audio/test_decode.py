@@ -10,7 +10,7 @@ import numpy as np
 import psutil
 import pytest
 
-from callreel.audio.decode import decode, open_spool, spool
+from callreel.audio.decode import decode
 from callreel.audio.pcm import SAMPLE_RATE, Pcm, samples
 from callreel.errors import UnreadableMedia
 from tests.audio.files import TONE_HZ, TONE_PEAK, tone, write_tone, write_video, write_wav
@@ -152,7 +152,7 @@ def test_a_text_is_no_media_file(tmp_path: Path) -> None:
 def test_an_empty_file(tmp_path: Path) -> None:
     source = tmp_path / "empty.wav"
     source.touch()
-    assert_unreadable(source, "not a media file")
+    assert_unreadable(source, "is empty")
 
 
 def test_no_file_and_a_folder(tmp_path: Path) -> None:
@@ -198,29 +198,3 @@ def test_a_decode_given_up_closes_the_file(toy_audio: Path) -> None:
     assert open_files_under(toy_audio) != []
     blocks.close()  # type: ignore[attr-defined]
     assert open_files_under(toy_audio) == []
-
-
-def test_spool_holds_what_decode_gives(toy_audio: Path, tmp_path: Path) -> None:
-    source, target = toy_audio / "en_short.wav", tmp_path / "audio.s16"
-    total = spool(source, target)
-    mapped = open_spool(target)
-    assert total == len(mapped) == len(decoded(source))
-    np.testing.assert_array_equal(mapped, decoded(source))
-    assert not mapped.flags.writeable
-    target.unlink()
-    assert mapped[-1] == decoded(source)[-1]  # a mapping outlives its name
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_spool_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    source, target = tmp_path / "letter.txt", tmp_path / "audio.s16"
-    source.write_text("Dear Sir or Madam")
-    with pytest.raises(UnreadableMedia):
-        spool(source, target)
-    assert list(tmp_path.iterdir()) == [source]
-    assert open_files_under(tmp_path) == []
-
-
-def test_an_empty_spool_opens(tmp_path: Path) -> None:
-    (tmp_path / "empty.s16").touch()
-    assert len(open_spool(tmp_path / "empty.s16")) == 0

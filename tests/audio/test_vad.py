@@ -3,16 +3,14 @@ from __future__ import annotations
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from callreel.audio.decode import decode
-from callreel.audio.pcm import EMPTY, SAMPLE_RATE, Pcm, samples
-from callreel.audio.vad import FRAME, SPEECH_THRESHOLD, Probabilities, Speech, Vad, detect_speech, speech_stretches
+from callreel.audio.pcm import EMPTY, Pcm, samples
+from callreel.audio.vad import FRAME, SPEECH_THRESHOLD, Probabilities, Speech, Vad, speech_stretches
 
 AUDIO = Path(__file__).parents[1] / "data" / "audio"
 
@@ -59,37 +57,6 @@ def test_probabilities_are_probabilities_and_speech_is_heard() -> None:
     assert len(fed_whole()) == len(recording("en_short.wav")) // FRAME
     assert ((fed_whole() >= 0) & (fed_whole() <= 1)).all()
     assert fed_whole().max() > 0.9
-
-
-@pytest.mark.parametrize("name", ["silence_5s.flac", "noise_8s.flac"])
-def test_no_speech_in_silence_and_noise(name: str) -> None:
-    assert detect_speech(recording(name)) == []
-
-
-@pytest.mark.parametrize(
-    "name", ["en_short.wav", "en_two_speakers.flac", "en_silence_middle.flac", "sw_short.flac", "en_unseen_voice.flac"]
-)
-def test_utterances_are_found_where_they_are(name: str, references: dict[str, Any]) -> None:
-    said = references[name]["tracks"]["mono"]["utterances"]
-    heard = detect_speech(recording(name), min_silence_s=0.3)
-    assert len(heard) == len(said)
-    for stretch, utterance in zip(heard, said, strict=True):
-        assert stretch.start / SAMPLE_RATE == pytest.approx(utterance["start"], abs=0.1)
-        assert stretch.end / SAMPLE_RATE == pytest.approx(utterance["end"], abs=0.1)
-
-
-def test_reading_in_blocks_changes_nothing() -> None:
-    pcm = recording("en_two_speakers.flac")
-    assert detect_speech(pcm, block_s=0.7) == detect_speech(pcm, block_s=60.0)
-
-
-def test_speech_up_to_the_very_end_is_heard() -> None:
-    pcm = recording("en_short.wav")[: samples(1.5) + 400]  # in the middle of a word, and of a frame
-    assert detect_speech(pcm)[-1].end == len(pcm)
-
-
-def test_no_audio_no_speech() -> None:
-    assert detect_speech(EMPTY) == []
 
 
 @given(

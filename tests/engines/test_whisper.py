@@ -18,7 +18,7 @@ from callreel.audio.pcm import EMPTY, Pcm, samples, seconds
 from callreel.engines.base import Decoded, DecodeOptions, EngineSpec, Window
 from callreel.engines.whisper import PROMPT_LENGTHS, ModelCard, WhisperEngine, _prompt, find_model, load
 from callreel.errors import InvalidInput, ModelMissing
-from callreel.offline.assemble import is_invented
+from callreel.offline.profiles import is_invented
 from callreel.text import join_words
 
 DATA = Path(__file__).parents[1] / "data"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
@@ -10,6 +10,15 @@ SAMPLE_RATE = 16_000  # Hz
 BYTES_PER_SAMPLE = 2
 
 Pcm: TypeAlias = np.ndarray[tuple[int], np.dtype[np.int16]]
+
+
+class Samples(Protocol):
+    """Samples that are read where they are needed: an array, or a file."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice, /) -> Pcm: ...
+
 
 EMPTY: Pcm = np.zeros(0, np.int16)
 

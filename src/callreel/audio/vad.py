@@ -102,13 +102,3 @@ def speech_stretches(
         at += FRAME
     if start is not None and last_speech - start >= min_speech:
         yield Speech(start, min(last_speech, total))
-
-
-def detect_speech(pcm: Pcm, *, min_silence_s: float = 0.1, block_s: float = 10.0) -> list[Speech]:
-    """All stretches of speech in `pcm` (which may be a mapped file: it is read in blocks)."""
-    vad, block = Vad(), samples(block_s)
-    blocks = (vad.feed(np.asarray(pcm[at : at + block])) for at in range(0, len(pcm), block))
-    # The last frame is completed with silence, so that no speech at the very end goes unseen.
-    tail = (vad.feed(np.zeros(n, np.int16)) for n in (-len(pcm) % FRAME,) if n)
-    frames = (float(p) for part in (*blocks, *tail) for p in part)
-    return list(speech_stretches(frames, len(pcm), min_silence_s=min_silence_s))

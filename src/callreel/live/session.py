@@ -14,8 +14,8 @@ from callreel.audio.pcm import BYTES_PER_SAMPLE, Pcm, samples, seconds
 from callreel.audio.vad import FRAME, SILENCE_THRESHOLD, SPEECH_THRESHOLD
 from callreel.engines.base import Decoded, DecodeOptions, Window
 from callreel.live.policy import Agreement, CutRule, LiveOptions, Spoken, Utterance, phrase, placed, window_start
-from callreel.offline.assemble import is_invented
 from callreel.offline.chunk import BREAK_S, PADDING_S, quietest
+from callreel.offline.profiles import is_invented
 from callreel.text import Segment, Word, join_words
 
 __all__ = ["CutRule", "LiveOptions", "Session", "Utterance", "Work"]

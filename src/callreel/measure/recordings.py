@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 
-from callreel.audio.pcm import SAMPLE_RATE, Pcm, samples, seconds
+from callreel.audio.decode import Sound
+from callreel.audio.pcm import Pcm, samples, seconds
 from callreel.text import Word
 
 GROUPS = ("plain", "composed", "unbroken")
@@ -59,7 +59,7 @@ def _references(folder: Path) -> dict[str, Any]:
 
 
 def _tracks(path: Path, facts: Mapping[str, Any]) -> Iterator[Recording]:
-    channels = _channels(path)
+    channels = np.concatenate(list(Sound(path, "split"))).T.copy()
     for channel, (track, said) in zip(channels, facts["tracks"].items(), strict=False):
         utterances = tuple(
             Utterance(
@@ -72,16 +72,6 @@ def _tracks(path: Path, facts: Mapping[str, Any]) -> Iterator[Recording]:
         name = path.stem if len(facts["tracks"]) == 1 else f"{path.stem}/{track}"
         if utterances:
             yield Recording(name, "plain", facts["language"], channel, utterances)
-
-
-def _channels(path: Path) -> list[Pcm]:
-    """Each channel of a file by itself, at 16 kHz (`audio.decode` would mix them)."""
-    with av.open(str(path)) as container:
-        stream = container.streams.audio[0]
-        resampler = av.AudioResampler(format="s16p", layout=stream.layout, rate=SAMPLE_RATE)
-        frames = [f for frame in container.decode(stream) for f in resampler.resample(frame)]
-        blocks = [f.to_ndarray() for f in [*frames, *resampler.resample(None)] if f.samples]
-    return [np.ascontiguousarray(channel, dtype=np.int16) for channel in np.concatenate(blocks, axis=1)]
 
 
 def _composed(plain: Sequence[Recording]) -> Iterator[Recording]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from callreel.audio.pcm import SAMPLE_RATE, Pcm, samples
+from callreel.audio.pcm import SAMPLE_RATE, Samples, samples
 from callreel.audio.vad import Speech
 
 PADDING_S = 0.2  # round each chunk: the VAD is late by a frame or two, soft consonants are lower than its threshold
@@ -23,7 +23,7 @@ class Chunk:
     end: int
 
 
-def chunks(speech: Sequence[Speech], pcm: Pcm, *, max_s: float) -> list[Chunk]:
+def chunks(speech: Sequence[Speech], pcm: Samples, *, max_s: float) -> list[Chunk]:
     """All speech of `pcm` in chunks of at most `max_s`, in order, not overlapping.
 
     Of the pauses at which a chunk could end, the longest in its second half is taken: a cut between sentences
@@ -51,7 +51,7 @@ def _best_cut(group: Sequence[Speech], limit: int) -> int:
     return max(late, key=lambda i: (group[i].start - group[i - 1].end, i))
 
 
-def _split_long(stretch: Speech, pcm: Pcm, limit: int) -> Iterator[Speech]:
+def _split_long(stretch: Speech, pcm: Samples, limit: int) -> Iterator[Speech]:
     """Speech without any pause for longer than a chunk is cut at its quietest moment."""
     start = stretch.start
     while stretch.end - start > limit:
@@ -61,7 +61,7 @@ def _split_long(stretch: Speech, pcm: Pcm, limit: int) -> Iterator[Speech]:
     yield Speech(start, stretch.end)
 
 
-def quietest(pcm: Pcm, low: int, high: int) -> int:
+def quietest(pcm: Samples, low: int, high: int) -> int:
     """The sample in [low, high) in the middle of the quietest 20 ms: the least bad place to cut."""
     step = samples(QUIET_STEP_S)
     part = np.asarray(pcm[low:high], dtype=np.float32)

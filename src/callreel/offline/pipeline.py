@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
+import msgspec
 
-from callreel.audio.decode import open_spool, spool
-from callreel.audio.pcm import Pcm, seconds
-from callreel.audio.vad import detect_speech
-from callreel.engines.base import Capabilities, Decoded, DecodeOptions, Engine, Window
+import callreel
+from callreel.audio import spool as spools
+from callreel.audio.decode import MAX_DURATION_S, Sound
+from callreel.audio.pcm import Samples, seconds
+from callreel.audio.scan import SpeechScan
+from callreel.audio.spool import Spool, fingerprint, spool
+from callreel.engines.base import Decoded, Engine
 from callreel.errors import Cancelled, InvalidInput
-from callreel.offline.assemble import assemble
+from callreel.offline.assemble import Merger, TrackAssembler
+from callreel.offline.checkpoint import Checkpoint, Past, Plan
 from callreel.offline.chunk import Chunk, chunks
+from callreel.offline.decoding import Decoding, batch_size, items_of
+from callreel.offline.options import TranscribeOptions
+from callreel.offline.profiles import PROFILES
 from callreel.text import Segment
 
+__all__ = ["LISTENING", "TRACK", "Progress", "SourceTrack", "TranscribeOptions", "Transcription", "transcribe"]
+
 TRACK = "mix"
-LANGUAGE_PROBES = 3  # chunks, spread over the recording, that vote on its language
 DECODING, LISTENING = 5.0, 10.0  # percent done when the transcribing begins, as measured: the rest is the engine
-
-
-@dataclass(frozen=True, slots=True)
-class TranscribeOptions:
-    """What the user may choose. `language` None: detect. `prompt` and `hotwords` steer spelling."""
-
-    language: str | None = None
-    task: str = "transcribe"
-    prompt: str = ""
-    hotwords: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +43,22 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceTrack:
+    """A track of the recording: the `channel` (from 0) that it is, None for the mix of all, and who is on it."""
+
+    name: str
+    channel: int | None = None
+    speaker: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Transcription:
-    """The outcome: segments in order of time, the language they are in, and the seconds of audio they came from."""
+    """The outcome: segments in order of time, the language spoken, and the seconds of audio they came from."""
 
     segments: tuple[Segment, ...]
     language: str | None
     duration_s: float
+    tracks: tuple[SourceTrack, ...] = (SourceTrack(TRACK),)
     warnings: tuple[str, ...] = field(default=())
 
 
@@ -59,100 +68,182 @@ def transcribe(
     options: TranscribeOptions,
     *,
     work: Path,
+    checkpoint: Checkpoint | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
+    on_segments: Callable[[Sequence[Segment]], None] = lambda _: None,
     cancelled: Callable[[], bool] = lambda: False,
+    batch_min: int = 1,
+    batch_max: int = 8,
+    max_duration_s: float = MAX_DURATION_S,
 ) -> Transcription:
-    """Write down the audio of `source`; `work` is a folder for the spool, which is removed again.
+    """Write down the audio of `source`. `work` is a folder for its decoded sound.
 
-    Raises UnreadableMedia, EngineUnavailable, InvalidInput for what the engine cannot do, and Cancelled when
-    `cancelled()` turns true (asked between batches).
+    With a `checkpoint`, which `work` must outlive too, another attempt at the same request goes on where this one
+    ends; without one nothing is left in `work`. `on_segments` gets segments in their final order as soon as they are
+    certain. As many batches as the engine takes at once are under way; what they say does not depend on that.
+
+    Raises UnreadableMedia, TooLong, EngineUnavailable, StorageUnavailable, InvalidInput for what the engine cannot
+    do, and Cancelled when `cancelled()` turns true (asked between batches).
     """
-    _check(options, engine.capabilities)
-    path = work / "audio.s16"
+    options.check(engine.capabilities)
+    checkpoint = checkpoint or Checkpoint()
     try:
-        on_progress(Progress(0, "decode"))
-        spool(source, path)
-        pcm = open_spool(path)
-        on_progress(Progress(DECODING, "find speech"))
-        speech = detect_speech(pcm)
-        pieces = chunks(speech, pcm, max_s=engine.capabilities.max_window_s)
-        run = _Run(engine, options, pcm, pieces, on_progress, cancelled)
-        language, decoded = run.decode()
-        parts = ((seconds(chunk.start), part) for chunk, part in zip(pieces, decoded, strict=True))
-        segments = tuple(assemble(parts, track=TRACK, language=language))
-        on_progress(Progress(100, "done", 0.0))
-        return Transcription(segments, language, round(seconds(len(pcm)), 3))
+        with ThreadPoolExecutor(max(1, engine.capabilities.parallel), "callreel-offline") as pool:
+            run = _Run(engine, options, checkpoint, pool, on_progress, on_segments, cancelled)
+            return run.transcribe(source, work, batch_min, batch_max, max_duration_s)
     finally:
-        path.unlink(missing_ok=True)
-
-
-def _check(options: TranscribeOptions, can: Capabilities) -> None:
-    if options.task == "translate" and not can.translate:
-        raise InvalidInput("This engine does not translate", field="task")
-    if options.language is not None and can.languages and options.language not in can.languages:
-        raise InvalidInput(
-            f"This engine has no language {options.language!r}",
-            hint=f"It has: {', '.join(can.languages)}",
-            field="language",
-        )
+        if not checkpoint.kept:
+            spools.remove(work)
 
 
 class _Run:
-    """The decodes of one recording. Batches are formed by chunk index, so a repeated run gives the same text."""
+    """One attempt at one recording."""
 
     def __init__(
         self,
         engine: Engine,
         options: TranscribeOptions,
-        pcm: Pcm,
-        pieces: Sequence[Chunk],
+        checkpoint: Checkpoint,
+        pool: Executor,
         on_progress: Callable[[Progress], None],
+        on_segments: Callable[[Sequence[Segment]], None],
         cancelled: Callable[[], bool],
     ) -> None:
-        self._engine, self._options = engine, options
-        self._windows = [
-            lambda chunk=chunk: Window(np.array(pcm[chunk.start : chunk.end]), options.prompt)  # read when needed
-            for chunk in pieces
-        ]
-        self._durations = [seconds(chunk.end - chunk.start) for chunk in pieces]
-        self._on_progress, self._cancelled = on_progress, cancelled
-        self._began = time.monotonic()
-        self._done_s = 0.0
+        self._engine, self._options, self._checkpoint, self._pool = engine, options, checkpoint, pool
+        self._on_progress, self._on_segments, self._cancelled = on_progress, on_segments, cancelled
 
-    def decode(self) -> tuple[str | None, list[Decoded]]:
-        """The language of the recording and one Decoded a chunk."""
-        language, known = self._options.language, dict[int, Decoded]()
-        if language is None and self._windows:
-            language, known = self._vote()
-        results = dict(known)
-        for batch in self._batches([i for i in range(len(self._windows)) if i not in known]):
-            results.update(zip(batch, self._call(batch, language), strict=True))
-        return language, [results[i] for i in range(len(self._windows))]
+    def transcribe(
+        self, source: Path, work: Path, batch_min: int, batch_max: int, max_duration_s: float
+    ) -> Transcription:
+        self._on_progress(Progress(0, "decode"))
+        scans: list[SpeechScan] = []
 
-    def _vote(self) -> tuple[str | None, dict[int, Decoded]]:
-        """Each probe's decode says its language; those in the winner's language need no second decode."""
-        n = len(self._windows)
-        probes = sorted({i * n // LANGUAGE_PROBES for i in range(LANGUAGE_PROBES)} & set(range(n)))
-        heard = {i: d for batch in self._batches(probes) for i, d in zip(batch, self._call(batch, None), strict=True)}
-        votes: dict[str | None, float] = defaultdict(float)
-        for i, decoded in heard.items():
-            votes[decoded.language] += decoded.language_probability * self._durations[i]
-        winner = max(votes, key=lambda language: votes[language])
-        return winner, {i: decoded for i, decoded in heard.items() if decoded.language == winner}
+        def written(tracks: Sequence[Samples], sound: Sound) -> None:
+            if self._cancelled():
+                raise Cancelled()
+            scans.extend(SpeechScan(pcm, self._pool) for pcm in tracks[len(scans) :])
+            for scan in scans:
+                scan.advance()
+            if sound.claimed_s:
+                share = min(1.0, sound.duration_s / sound.claimed_s)
+                self._on_progress(Progress(round(DECODING * share, 1), "decode"))
 
-    def _batches(self, indices: Sequence[int]) -> Iterator[Sequence[int]]:
-        size = max(1, self._engine.capabilities.batch)
-        for at in range(0, len(indices), size):
-            yield indices[at : at + size]
+        with spool(source, work, self._options.channels, max_duration_s=max_duration_s, on_written=written) as sound:
+            tracks = self._tracks(len(sound.tracks))
+            past = self._checkpoint.begin(self._digest(source, batch_min, batch_max))
+            self._on_progress(Progress(DECODING, "find speech"))
+            if past.plan is None:
+                cut = self._cut(sound, scans)
+                n_windows = sum(map(len, cut))
+                size = batch_size(n_windows, self._engine.capabilities, least=batch_min, most=batch_max)
+                past.plan = Plan(cut, size, max(1, self._engine.capabilities.parallel))
+                self._checkpoint.add(past.plan)
+            language, segments = self._listen(sound, tracks, past.plan, past)
+        self._on_progress(Progress(100, "done", 0.0))
+        return Transcription(
+            tuple(segments), language, round(seconds(sound.n_samples), 3), tuple(tracks), tuple(sound.warnings)
+        )
 
-    def _call(self, batch: Sequence[int], language: str | None) -> list[Decoded]:
-        if self._cancelled():
-            raise Cancelled()
-        options = DecodeOptions(language=language, task=self._options.task, hotwords=self._options.hotwords)
-        decoded = self._engine.decode([self._windows[i]() for i in batch], options)
-        self._done_s += sum(self._durations[i] for i in batch)
-        share = min(1.0, self._done_s / sum(self._durations))
-        spent = time.monotonic() - self._began
-        eta_s = round(spent / share - spent, 1)
-        self._on_progress(Progress(round(LISTENING + (99 - LISTENING) * share, 1), "transcribe", eta_s))
-        return decoded
+    def _tracks(self, n: int) -> list[SourceTrack]:
+        speakers = self._options.speakers
+        if len(speakers) > n:
+            raise InvalidInput(
+                f"{len(speakers)} speakers are named, but the file has {n} channels", field="speakers", channels=n
+            )
+        named = [*speakers, *[None] * (n - len(speakers))]
+        if self._options.channels == "mix":
+            return [SourceTrack(TRACK, None, named[0])]
+        return [SourceTrack(f"channel-{i + 1}", i, speaker) for i, speaker in enumerate(named)]
+
+    def _digest(self, source: Path, batch_min: int, batch_max: int) -> str:
+        """Names a request: whatever may change a word of its text."""
+        can = self._engine.capabilities
+        asked = (
+            callreel.__version__,
+            fingerprint(source),
+            self._options,
+            PROFILES[self._options.profile],
+            (self._engine.name, self._engine.model, can.min_window_s, can.max_window_s),
+            (batch_min, batch_max),
+        )
+        return hashlib.sha256(msgspec.msgpack.encode(asked)).hexdigest()
+
+    def _cut(self, sound: Spool, scans: Sequence[SpeechScan]) -> list[list[Chunk]]:
+        # A scan reads on in the files it began with; those of a spool that was there already had none.
+        scans = [*scans, *(SpeechScan(pcm, self._pool) for pcm in sound.tracks[len(scans) :])]
+        found = []
+        for scan, pcm in zip(scans, sound.tracks, strict=True):
+            if self._cancelled():
+                raise Cancelled()
+            found.append(chunks(scan.stretches(), pcm, max_s=self._engine.capabilities.max_window_s))
+        return found
+
+    def _listen(
+        self, sound: Spool, tracks: Sequence[SourceTrack], plan: Plan, past: Past
+    ) -> tuple[str | None, list[Segment]]:
+        items = items_of(plan.tracks)
+        durations = [item.duration_s for item in items]
+        decoding = Decoding(
+            self._engine,
+            self._options,
+            items,
+            sound.tracks,
+            plan=plan,
+            past=past,
+            checkpoint=self._checkpoint,
+            pool=self._pool,
+            cancelled=self._cancelled,
+        )
+        began, done_s, total_s = time.monotonic(), 0.0, sum(durations)
+        before_s: float | None = None  # done by earlier attempts
+        language = decoding.language() if items else self._options.language
+        written = "en" if self._options.task == "translate" else language
+        out = _Out(tracks, plan.tracks, self._options.word_times, written)
+        segments: list[Segment] = []
+        for found in decoding.decode(language):
+            certain = list(out.add({(items[i].track, items[i].chunk.start): decoded for i, decoded in found.items()}))
+            segments += certain
+            if certain:
+                self._on_segments(certain)
+            done_s += sum(durations[i] for i in found)
+            if before_s is None:
+                before_s = sum(durations[i] for i in past.done)
+                if not done_s:
+                    continue
+            share, spent = min(1.0, done_s / total_s), time.monotonic() - began
+            now_s = done_s - before_s
+            eta_s = round(spent * (total_s - done_s) / now_s, 1) if now_s > 0 else None
+            self._on_progress(Progress(round(LISTENING + (99 - LISTENING) * share, 1), "transcribe", eta_s))
+        return language, segments
+
+
+class _Out:
+    """What windows say, as it comes, to segments in their final order."""
+
+    def __init__(
+        self, tracks: Sequence[SourceTrack], cut: Sequence[Sequence[Chunk]], word_times: bool, language: str | None
+    ) -> None:
+        self._tracks = [TrackAssembler(t.name, speaker=t.speaker, word_times=word_times) for t in tracks]
+        self._cut, self._language = [list(pieces) for pieces in cut], language
+        self._next = [0 for _ in tracks]
+        self._decoded: dict[tuple[int, int], Decoded] = {}
+        self._merger = Merger(len(tracks))
+        for track in range(len(tracks)):
+            list(self._merger.add(track, (), self._next_s(track)))
+
+    def add(self, decoded: dict[tuple[int, int], Decoded]) -> Iterator[Segment]:
+        """By (track, first sample of the window); gives the segments that are certain now."""
+        self._decoded |= decoded
+        for track, pieces in enumerate(self._cut):
+            while self._next[track] < len(pieces):
+                chunk = pieces[self._next[track]]
+                said = self._decoded.pop((track, chunk.start), None)
+                if said is None:
+                    break
+                self._next[track] += 1
+                segments = self._tracks[track].add(seconds(chunk.start), seconds(chunk.end), said, self._language)
+                yield from self._merger.add(track, segments, self._next_s(track))
+
+    def _next_s(self, track: int) -> float:
+        pieces, at = self._cut[track], self._next[track]
+        return round(seconds(pieces[at].start), 3) if at < len(pieces) else float("inf")
