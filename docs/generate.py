@@ -114,8 +114,9 @@ def _parameters(route: dict[str, Any]) -> Iterator[str]:
 
 def _form(route: dict[str, Any], described: dict[str, Any]) -> Iterator[str]:
     for kind, content in route.get("requestBody", {}).get("content", {}).items():
-        name = content["schema"]["$ref"].rsplit("/", 1)[-1]
-        schema = described["components"]["schemas"][name]
+        schema = content["schema"]
+        if "$ref" in schema:
+            schema = described["components"]["schemas"][schema["$ref"].rsplit("/", 1)[-1]]
         for field, asked in schema["properties"].items():
             yield _row(field, kind.rsplit("/", 1)[-1], asked, field in schema.get("required", ()))
 

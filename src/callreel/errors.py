@@ -6,6 +6,7 @@ CallreelError
             TooLong         422
         TooLarge            413
     Unauthorized            401
+    Forbidden               403
     NotFound                404
     Conflict                409
     QueueFull               429
@@ -14,6 +15,7 @@ CallreelError
         EngineCrashed       503
     StorageUnavailable      503
         DataFolderInUse     503
+        OutOfSpace          507
     ExtraMissing            501
     Cancelled               409
 """
@@ -78,6 +80,13 @@ class Unauthorized(CallreelError):
     status = 401
 
 
+class Forbidden(CallreelError):
+    """Only an admin's key may do this."""
+
+    code = "forbidden"
+    status = 403
+
+
 class NotFound(CallreelError):
     """There is nothing under this id that you may see."""
 
@@ -135,6 +144,13 @@ class DataFolderInUse(StorageUnavailable):
 
     code = "data_folder_in_use"
     transient = False
+
+
+class OutOfSpace(StorageUnavailable):
+    """The disk of the data folder is full; free some space, then send it again."""
+
+    code = "out_of_space"
+    status = 507
 
 
 class ExtraMissing(CallreelError):

@@ -7,6 +7,13 @@ from prometheus_client import Counter, Gauge, Histogram
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30)
 LAG = (0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.2, 0.5, 1)
 
+requests = Counter("requests_total", "HTTP requests answered", ["method", "route", "status"])
+request_duration = Histogram(
+    "request_duration_seconds",
+    "From a request's head to the end of its answer",
+    ["method", "route"],
+    buckets=(0.001, 0.0025, 0.005, *SECONDS, 60, 600),
+)
 event_loop_lag = Histogram("event_loop_lag_seconds", "How late the event loop runs a timer", buckets=LAG)
 live_streams = Gauge("live_streams", "Open live streams")
 live_audio = Counter("live_audio_seconds_total", "Audio accepted from live streams")

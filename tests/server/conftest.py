@@ -16,14 +16,8 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def client_keys(data_folder: Path) -> dict[str, str]:
-    """The keys of two clients of the server."""
-    return make_clients(data_folder, "ann", "bob")
-
-
-@pytest.fixture(scope="session")
-def server(data_folder: Path, client_keys: dict[str, str]) -> Iterator[ServerProcess]:
-    """One server for all tests that leave it running; its stalls are short and its uploads small."""
+def server(data_folder: Path) -> Iterator[ServerProcess]:
+    """One server for all tests that leave it running; nobody has a key, its stalls are short and its uploads small."""
     with served(data_folder) as server:
         yield server
 
@@ -35,13 +29,37 @@ def api(server: ServerProcess) -> Iterator[httpx.Client]:
         yield client
 
 
+@pytest.fixture(scope="session")
+def guarded_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("guarded")
+
+
+@pytest.fixture(scope="session")
+def client_keys(guarded_folder: Path) -> dict[str, str]:
+    """The keys of an admin and two users of the guarded server."""
+    return make_clients(guarded_folder, root="admin", ann="user", bob="user")
+
+
+@pytest.fixture(scope="session")
+def guarded(guarded_folder: Path, client_keys: dict[str, str]) -> Iterator[ServerProcess]:
+    """A server with keys, which lets nobody in without one."""
+    with served(guarded_folder) as server:
+        yield server
+
+
 @pytest.fixture
-def ann(server: ServerProcess, client_keys: dict[str, str]) -> Iterator[httpx.Client]:
-    with caller(server, client_keys["ann"]) as client:
+def root(guarded: ServerProcess, client_keys: dict[str, str]) -> Iterator[httpx.Client]:
+    with caller(guarded, client_keys["root"]) as client:
         yield client
 
 
 @pytest.fixture
-def bob(server: ServerProcess, client_keys: dict[str, str]) -> Iterator[httpx.Client]:
-    with caller(server, client_keys["bob"]) as client:
+def ann(guarded: ServerProcess, client_keys: dict[str, str]) -> Iterator[httpx.Client]:
+    with caller(guarded, client_keys["ann"]) as client:
+        yield client
+
+
+@pytest.fixture
+def bob(guarded: ServerProcess, client_keys: dict[str, str]) -> Iterator[httpx.Client]:
+    with caller(guarded, client_keys["bob"]) as client:
         yield client

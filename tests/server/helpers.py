@@ -36,6 +36,7 @@ ENVIRONMENT = {
     "CALLREEL_MAX_FILE_SIZE": str(UPLOAD_LIMIT),
     "CALLREEL_LIVE_STALL_S": str(STALL_S),
     "CALLREEL_ENGINES_THREADS": "2",
+    "CALLREEL_JOBS_MAX_CONCURRENT": "transcribe=1",
 }
 
 
@@ -45,14 +46,14 @@ def served(data: Path, *flags: str, **environment: str) -> Iterator[ServerProces
         yield server
 
 
-def make_clients(data: Path, *names: str) -> dict[str, str]:
-    """Clients in a database that no server holds; name -> key."""
+def make_clients(data: Path, **roles: str) -> dict[str, str]:
+    """Clients (name=role) in a database that no server holds; name -> key."""
     data.mkdir(parents=True, exist_ok=True)
     database = Database.open(data)
     try:
         return {
-            name: database.submit(lambda conn, n=name: keys.create_client(conn, n, "user")[1]).result()
-            for name in names
+            name: database.submit(lambda conn, n=name, r=role: keys.create_client(conn, n, r)[1]).result()
+            for name, role in roles.items()
         }
     finally:
         database.close()

@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from callreel import __version__
+from callreel.transcripts.formats import FORMATS
 
 
 def error_of(answer: httpx.Response) -> dict[str, object]:
@@ -44,12 +45,12 @@ def test_a_method_that_is_not_there_names_those_that_are(api: httpx.Client) -> N
 def test_a_validation_error_names_the_field(api: httpx.Client) -> None:
     error = error_of(api.post("/v1/jobs", files={"file": ("a", b"x")}, data={"task": "sing", "priority": "first"}))
     problems = error["detail"]["problems"]  # type: ignore[index]
-    assert {problem["field"] for problem in problems} == {"body.task", "body.priority"}
+    assert {problem["field"] for problem in problems} == {"task", "priority"}
 
 
 def test_an_unknown_format_names_those_that_there_are(api: httpx.Client) -> None:
     error = error_of(api.get("/v1/calls/none/transcript", params={"format": "pdf"}))
-    assert "pdf" in str(error["message"]) and error["hint"] == "Formats: txt, json"
+    assert "pdf" in str(error["message"]) and error["hint"] == f"Formats: {', '.join(FORMATS)}"
 
 
 @pytest.mark.parametrize("authorization", ["Bearer cr_wrong", "bearer x", "Bearer  " + "k" * 5000])
@@ -84,3 +85,45 @@ def test_the_metrics_have_their_names(api: httpx.Client) -> None:
         "job_duration_seconds",
         "transcription_rtfx",
     }
+
+
+# -- what stands around every request
+
+
+def test_a_request_has_an_id_its_own_if_it_is_sane(api: httpx.Client) -> None:
+    assert api.get("/version", headers={"X-Request-ID": "abc-1"}).headers["x-request-id"] == "abc-1"
+    made = {api.get("/v1/none", headers={"X-Request-ID": sent}).headers["x-request-id"] for sent in ("", "a b", "x" * 129)}
+    assert len(made) == 3 and all(len(id) == 36 for id in made)
+
+
+def test_requests_are_counted_by_route_never_by_path(api: httpx.Client) -> None:
+    for path in ("/v1/jobs/one", "/v1/jobs/two", "/v1/made-up"):
+        api.get(path)
+    api.request("PROPFIND", "/v1/jobs")
+    lines = api.get("/metrics").text.splitlines()
+    counted = [line for line in lines if line.startswith("requests_total{")]
+    assert any('method="GET",route="/v1/jobs/{job_id}",status="404"' in line for line in counted), counted
+    assert any('method="GET",route="none",status="404"' in line for line in counted)
+    assert any('method="other"' in line for line in counted)
+    assert not any("made-up" in line or "/one" in line for line in lines)
+    assert any(line.startswith("request_duration_seconds_bucket{") for line in lines)
+
+
+def test_long_answers_are_compressed_and_short_ones_are_not(api: httpx.Client) -> None:
+    assert api.get("/openapi.json").headers["content-encoding"] == "gzip"
+    assert "content-encoding" not in api.get("/version").headers
+    assert "content-encoding" not in api.get("/openapi.json", headers={"Accept-Encoding": "identity"}).headers
+
+
+@pytest.mark.parametrize("path", ["/v1/audio/none", "/v1/models/none"])
+def test_under_the_paths_of_openai_errors_have_its_shape(api: httpx.Client, path: str) -> None:
+    answer = api.get(path, headers={"Authorization": "Bearer wrong"})
+    error = answer.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"} and error["type"] == "invalid_request_error"
+    refused = api.post(path, headers={"Authorization": "Bearer wrong"})
+    assert refused.status_code == 401 and refused.json()["error"]["code"] == "invalid_api_key"
+
+
+def test_a_long_body_that_is_no_form_is_refused_unread(api: httpx.Client) -> None:
+    answer = api.post("/v1/jobs", content=bytes(2_000_000), headers={"Content-Type": "application/json"})
+    assert answer.status_code == 413 and error_of(answer)["code"] == "too_large"

@@ -180,7 +180,7 @@ def test_who_sends_a_file_is_asked_before_it_is_read(server: ServerProcess, api:
     assert refused.status_code == 401 and refused.headers["www-authenticate"] == "Bearer"
 
 
-def test_pages_go_through_all_jobs_once(server: ServerProcess, bob: httpx.Client, toy_audio: Path) -> None:
+def test_pages_go_through_all_jobs_once(bob: httpx.Client, toy_audio: Path) -> None:
     made = [upload(bob, toy_audio / "silence_5s.flac")["id"] for _ in range(5)]
     found, cursor = [], None
     while True:
@@ -200,11 +200,11 @@ def test_pages_go_through_all_jobs_once(server: ServerProcess, bob: httpx.Client
 
 
 def test_another_clients_things_are_not_there(
-    server: ServerProcess, ann: httpx.Client, bob: httpx.Client, api: httpx.Client, toy_audio: Path
+    ann: httpx.Client, bob: httpx.Client, root: httpx.Client, toy_audio: Path
 ) -> None:
     job = upload(ann, toy_audio / "en_short.wav")
     wait_for(lambda: ann.get(f"/v1/jobs/{job['id']}").json()["state"] == "succeeded", 30.0, "it is done")
-    for stranger in (bob, api):
+    for stranger in (bob, root):
         paths = [
             f"/v1/jobs/{job['id']}",
             *(f"/v1/calls/{job['call_id']}{end}" for end in ("", "/transcript", "/events")),

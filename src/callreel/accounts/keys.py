@@ -57,6 +57,12 @@ def client_of_key(conn: Connection, key: str) -> str | None:
     return conn.execute(select(client.c.id).where(client.c.key_hash == key_hash(key))).scalar_one_or_none()
 
 
+def role_of(conn: Connection, client_id: str) -> str:
+    """The role of a client that there is."""
+    role: str = conn.execute(select(client.c.role).where(client.c.id == client_id)).scalar_one()
+    return role
+
+
 def any_key(conn: Connection) -> bool:
     """Whether anybody holds a key yet."""
     return conn.execute(select(exists().where(client.c.key_hash.is_not(None)))).scalar_one()

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+ORPHAN_S = 24 * 3600.0  # an unfinished upload that nobody can be sending any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +22,17 @@ class DataFolder:
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         for transient in (self.work, self.run):
             shutil.rmtree(transient, ignore_errors=True)
-        for folder in (self.live, self.objects, self.work, self.run):
+        for folder in (self.live, self.objects, self.work, self.run, self.tmp):
             folder.mkdir(exist_ok=True)
+        for orphan in self.tmp.iterdir():
+            with suppress(OSError):
+                if orphan.stat().st_mtime < time.time() - ORPHAN_S:
+                    orphan.unlink()
+
+    @property
+    def tmp(self) -> Path:
+        """Uploads on their way in; a finished one is renamed into its place."""
+        return self.root / "tmp"
 
     @property
     def live(self) -> Path:
@@ -39,6 +52,10 @@ class DataFolder:
     def run(self) -> Path:
         """Sockets of the engine processes."""
         return self.root / "run"
+
+    def free_bytes(self) -> int:
+        """Room on the disk of the data folder, for this user."""
+        return shutil.disk_usage(self.root).free
 
     def source_of(self, call_id: str) -> Path:
         """The file that a call was made from."""

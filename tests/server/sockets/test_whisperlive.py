@@ -332,7 +332,7 @@ def test_a_wrong_key_is_refused_wherever_it_stands(server: ServerProcess) -> Non
     assert [asyncio.run(run(url, how)) for url, how in places] == [401] * 3
 
 
-def test_the_right_key_opens_wherever_it_stands(server: ServerProcess, client_keys: dict[str, str]) -> None:
+def test_the_right_key_opens_wherever_it_stands(guarded: ServerProcess, client_keys: dict[str, str]) -> None:
     key = client_keys["ann"]
     places: list[tuple[str, dict[str, Any]]] = [
         ("", {"additional_headers": {"Authorization": f"Bearer {key}"}}),
@@ -341,17 +341,17 @@ def test_the_right_key_opens_wherever_it_stands(server: ServerProcess, client_ke
     ]
 
     async def run(url: str, how: dict[str, Any]) -> tuple[str, str | None]:
-        async with talking(server, url, how) as talk:
+        async with talking(guarded, url, how) as talk:
             await talk.end()
             await talk.until_closed()
             return talk.call_id, talk.connection.subprotocol
 
-    with caller(server, key) as ann, caller(server) as local:
+    with caller(guarded, key) as ann, caller(guarded, client_keys["bob"]) as bob:
         for url, how in places:
             call_id, subprotocol = asyncio.run(run(url, how))
             assert subprotocol == ("bearer" if "subprotocols" in how else None)
             assert ann.get(f"/v1/calls/{call_id}").status_code == 200
-            assert local.get(f"/v1/calls/{call_id}").status_code == 404
+            assert bob.get(f"/v1/calls/{call_id}").status_code == 404
 
 
 @pytest.mark.parametrize(

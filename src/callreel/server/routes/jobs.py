@@ -4,52 +4,62 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, File, Form, Query, UploadFile
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Connection
 
 from callreel import clock
 from callreel.jobs import store as jobs
 from callreel.offline.pipeline import TranscribeOptions
+from callreel.server.forms import described
 from callreel.server.nouns import job_noun, page_noun
 from callreel.server.services import Client, House
-from callreel.storage.files import keep
+from callreel.server.uploads import received
+from callreel.storage.files import adopt
 from callreel.storage.pages import DEFAULT_LIMIT, MAX_LIMIT
 from callreel.tasks import transcribe
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 
-@router.post("", status_code=202)
-async def create(
-    house: House,
-    client: Client,
-    file: Annotated[UploadFile, File(description="Audio or video, any format that FFmpeg reads")],
-    language: Annotated[str | None, Form(description="ISO 639-1 code; detected if not given")] = None,
-    task: Annotated[Literal["transcribe", "translate"], Form()] = "transcribe",
-    prompt: Annotated[str, Form(description="Text that steers spelling and style")] = "",
-    hotwords: Annotated[str, Form(description="Words to expect")] = "",
-    priority: Annotated[Literal["high", "normal", "low"], Form()] = "normal",
-) -> dict[str, Any]:
+class TranscribeRequest(BaseModel):
+    """What a job may be told, beside its file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    language: str | None = Field(None, description="ISO 639-1 code; detected if not given")
+    task: Literal["transcribe", "translate"] = "transcribe"
+    prompt: str = Field("", description="Text that steers spelling and style")
+    hotwords: str = Field("", description="Words to expect")
+    priority: Literal["high", "normal", "low"] = "normal"
+
+
+@router.post(
+    "", status_code=202, openapi_extra=described(TranscribeRequest, file="Audio or video, any that FFmpeg reads")
+)
+async def create(house: House, client: Client, request: Request) -> dict[str, Any]:
     """Transcribe a file: the answer is a job, whose call will hold the transcript."""
-    call_id = clock.new_id()
-    source = house.folder.source_of(call_id)
-    await asyncio.to_thread(keep, file.file, source, limit_bytes=house.settings.max_file_size)
-    options = TranscribeOptions(language or None, task, prompt, hotwords)
-    title = Path(file.filename or "").name
-
-    def submit(conn: Connection) -> jobs.Job:
-        return transcribe.submit(
-            conn, client_id=client, call_id=call_id, title=title, options=options, priority=priority
+    async with received(house, request) as form:
+        asked, upload = form.parsed(TranscribeRequest), form.file()
+        options = TranscribeOptions(
+            language=asked.language, task=asked.task, prompt=asked.prompt, hotwords=asked.hotwords
         )
+        call_id = clock.new_id()
+        source = house.folder.source_of(call_id)
 
-    try:
-        job = await house.database.write(submit)
-    except BaseException:
-        shutil.rmtree(source.parent, ignore_errors=True)
-        raise
+        def submit(conn: Connection) -> jobs.Job:
+            return transcribe.submit(
+                conn, client_id=client, call_id=call_id, title=upload.title, options=options, priority=asked.priority
+            )
+
+        try:
+            await asyncio.to_thread(adopt, upload.path, source)
+            job = await house.database.write(submit)
+        except BaseException:
+            shutil.rmtree(source.parent, ignore_errors=True)
+            raise
     house.runner.wake()
     return job_noun(job)
 

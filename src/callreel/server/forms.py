@@ -1,0 +1,95 @@
+"""Fields and files that came with a request, and what a route makes of them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin
+
+import pydantic
+from pydantic import BaseModel
+
+from callreel.errors import InvalidInput
+
+M = TypeVar("M", bound=BaseModel)
+
+HINT = "/docs describes every field"
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file that came whole and is on the disk; whoever keeps it moves it away from `path`."""
+
+    name: str  # of its field
+    path: Path
+    title: str  # what its sender calls it, cleaned; never a path
+    media_type: str
+    size: int
+    sha256: str
+
+
+@dataclass(slots=True)
+class Form:
+    """The body of a request. A field may come several times."""
+
+    fields: list[tuple[str, Any]] = field(default_factory=list)
+    files: list[Upload] = field(default_factory=list)
+
+    def file(self, name: str = "file") -> Upload:
+        """The one file under `name`. Raises InvalidInput where there is none, or more than one."""
+        found = [upload for upload in self.files if upload.name == name]
+        if len(found) != 1:
+            said = "There are several files" if found else "There is no file"
+            raise InvalidInput(
+                f"{said} in the form", hint=f"Send one as multipart/form-data, as {name!r}", **problem(name, said)
+            )
+        return found[0]
+
+    def parsed(self, model: type[M]) -> M:
+        """The fields as `model`; an empty one counts as not given, as browsers send them. Raises InvalidInput."""
+        known = {info.alias or name: info for name, info in model.model_fields.items()}
+        given: dict[str, Any] = {}
+        for name, value in self.fields:
+            if value == "":
+                continue
+            if name in known and _is_list(known[name].annotation) and not isinstance(value, list):
+                given.setdefault(name, []).append(value)
+            else:
+                given[name] = value
+        try:
+            return model.model_validate(given)
+        except pydantic.ValidationError as error:
+            raise invalid(error.errors(include_url=False), known) from None
+
+
+def invalid(errors: Iterable[Mapping[str, Any]], known: Iterable[str] = ()) -> InvalidInput:
+    """What pydantic found wrong with a request, field by field; a field not `known` is told which one was meant."""
+    problems: list[dict[str, str]] = []
+    for error in errors:
+        name, said = ".".join(map(str, error["loc"])), error["msg"]
+        if error["type"] == "extra_forbidden":
+            nearest = difflib.get_close_matches(name, list(known), n=1)
+            said = "There is no such field" + (f"; did you mean {nearest[0]!r}?" if nearest else "")
+        problems += problem(name, said)["problems"]
+    first = problems[0]
+    return InvalidInput(f"{first['field']}: {first['problem']}", hint=HINT, problems=problems)
+
+
+def problem(name: str, said: str) -> dict[str, list[dict[str, str]]]:
+    """The `detail` of a refusal that one field is the reason of."""
+    return {"problems": [{"field": name, "problem": said}]}
+
+
+def described(model: type[BaseModel], **files: str) -> dict[str, Any]:
+    """The OpenAPI description of a form with the fields of `model` and these files (name -> description)."""
+    schema = model.model_json_schema()
+    binary = {name: {"type": "string", "format": "binary", "description": said} for name, said in files.items()}
+    schema["properties"] = {**binary, **schema["properties"]}
+    schema["required"] = [*files, *schema.get("required", ())]
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+
+
+def _is_list(annotation: Any) -> bool:
+    return get_origin(annotation) in (list, tuple) or any(map(_is_list, get_args(annotation)))
