@@ -92,7 +92,9 @@ def test_the_metrics_have_their_names(api: httpx.Client) -> None:
 
 def test_a_request_has_an_id_its_own_if_it_is_sane(api: httpx.Client) -> None:
     assert api.get("/version", headers={"X-Request-ID": "abc-1"}).headers["x-request-id"] == "abc-1"
-    made = {api.get("/v1/none", headers={"X-Request-ID": sent}).headers["x-request-id"] for sent in ("", "a b", "x" * 129)}
+    made = {
+        api.get("/v1/none", headers={"X-Request-ID": sent}).headers["x-request-id"] for sent in ("", "a b", "x" * 129)
+    }
     assert len(made) == 3 and all(len(id) == 36 for id in made)
 
 
