@@ -43,6 +43,7 @@ def test_each_source_goes_over_the_next(folder: Path) -> None:
         ("[engines]\nthreads = 0", "engines.threads"),
         ("live = 3", "live"),
         ("[jobs.max_concurrent]\ntranscribe = -1", "jobs.max_concurrent"),
+        ("[sources]\nallow_networks = ['10.0.0.0/99']", "sources.allow_networks"),
     ],
 )
 def test_a_value_that_cannot_be_is_named(folder: Path, toml: str, name: str) -> None:

@@ -5,6 +5,8 @@ CallreelError
         UnreadableMedia     422
             TooLong         422
         TooLarge            413
+        ForbiddenAddress    403
+        SourceRefused       422
     Unauthorized            401
     Forbidden               403
     NotFound                404
@@ -16,6 +18,7 @@ CallreelError
     StorageUnavailable      503
         DataFolderInUse     503
         OutOfSpace          507
+    SourceUnavailable       502
     ExtraMissing            501
     Cancelled               409
 """
@@ -71,6 +74,21 @@ class TooLarge(InvalidInput):
     code = "too_large"
     status = 413
     hint = "Raise CALLREEL_MAX_FILE_SIZE"
+
+
+class ForbiddenAddress(InvalidInput):
+    """This URL leads to an address that is private or reserved, which may not be reached from here."""
+
+    code = "address_not_allowed"
+    status = 403
+    hint = "sources.allow_networks (CALLREEL_SOURCES_ALLOW_NETWORKS) names the private networks that may be reached"
+
+
+class SourceRefused(InvalidInput):
+    """The server behind this URL does not hand the file out; open the URL in a browser, and see what it says."""
+
+    code = "source_refused"
+    status = 422
 
 
 class Unauthorized(CallreelError):
@@ -151,6 +169,14 @@ class OutOfSpace(StorageUnavailable):
 
     code = "out_of_space"
     status = 507
+
+
+class SourceUnavailable(CallreelError):
+    """The server behind this URL cannot be reached, or broke off; try again later."""
+
+    code = "source_unavailable"
+    status = 502
+    transient = True
 
 
 class ExtraMissing(CallreelError):

@@ -12,11 +12,12 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 import pydantic
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
 from callreel.errors import InvalidInput
@@ -46,6 +47,12 @@ def _list(value: object) -> object:
     return json.loads(value) if value.lstrip().startswith("[") else [v.strip() for v in value.split(",") if v.strip()]
 
 
+def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
+    for network in value:
+        ip_network(network, strict=False)  # a ValueError names what is wrong
+    return value
+
+
 def _table(value: object) -> object:
     """ "transcribe=3, export=1" as a table."""
     if not isinstance(value, str):
@@ -56,6 +63,7 @@ def _table(value: object) -> object:
 
 Bytes: TypeAlias = Annotated[int, BeforeValidator(_bytes)]
 Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(_list)]
+Networks: TypeAlias = Annotated[Names, AfterValidator(_networks)]
 Counts: TypeAlias = Annotated[dict[str, Annotated[int, Field(ge=0)]], BeforeValidator(_table)]
 
 
@@ -162,7 +170,7 @@ class Jobs(Section):
 class Sources(Section):
     """Files and streams that Callreel fetches by URL."""
 
-    allow_networks: Names = Field((), description="Private networks that source URLs may point into, as CIDRs.")
+    allow_networks: Networks = Field((), description="Private networks that source URLs may point into, as CIDRs.")
     timeout_s: float = Field(600.0, gt=0, description="Seconds that fetching a source may take.")
 
 
