@@ -32,7 +32,15 @@ FLOORS = (
     "accounts",
     "storage",
 )
-GROUND = ("text", "net", "settings", "errors", "metrics", "clock")  # any of them may stand on another, not in a circle
+GROUND = (
+    "text",
+    "net",
+    "settings",
+    "errors",
+    "metrics",
+    "clock",
+    "logs",
+)  # any of them may stand on another, not in a circle
 DOOR = ("__main__", "")  # `python -m callreel`, and the package itself, which has the version
 MOST_LINES = 500
 ALEMBICS = "versions"  # scripts that Alembic loads, no package

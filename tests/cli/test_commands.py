@@ -3,41 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-from callreel import __version__
 from callreel.engines.pocketsphinx import WARNING
-
-DEADLINE_S = 60.0
-
-
-def callreel(*words: str | Path, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "callreel", *map(str, words)],
-        env={**os.environ, "HF_HUB_OFFLINE": "1", **environment},
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_S,
-        check=False,
-    )
-
-
-def refused(ended: subprocess.CompletedProcess[str]) -> list[str]:
-    """The lines of a refusal: what is wrong, then what to do."""
-    assert ended.returncode == 1 and ended.stdout == "" and "Traceback" not in ended.stderr, ended
-    return ended.stderr.strip().splitlines()
-
-
-def test_help_names_every_command() -> None:
-    shown = callreel("--help")
-    assert shown.returncode == 0
-    assert all(f"  {command} " in shown.stdout for command in ("bench", "serve", "transcribe"))
-    assert callreel("--version").stdout.split()[-1] == __version__
+from tests.cli.running import callreel, refused
 
 
 def test_transcribe_writes_text_on_standard_output(
@@ -75,7 +45,7 @@ def test_what_cannot_be_done_is_said_in_a_line_and_a_hint(toy_model: Path, toy_a
     what, hint = refused(callreel("transcribe", file, "--engine", "magic"))
     assert what == "callreel: There is no engine called 'magic'" and "whisper, pocketsphinx" in hint
     what, hint = refused(callreel("transcribe", file, "--format", "pdf"))
-    assert "'pdf'" in what and hint.strip() == "Formats: txt, json"
+    assert "'pdf'" in what and hint.strip().startswith("Formats: txt, ")
     what, _ = refused(callreel("transcribe", file, *toy, CALLREEL_PORT="high"))
     assert "The setting 'port' (CALLREEL_PORT) is not right" in what
     what, hint = refused(callreel("transcribe", file, *toy, "--language", "de"))[-2:]
@@ -86,8 +56,3 @@ def test_what_cannot_be_done_is_said_in_a_line_and_a_hint(toy_model: Path, toy_a
     (tmp_path / "callreel.toml").write_text("port = ")
     (what,) = refused(callreel("transcribe", file, cwd=tmp_path))
     assert what.startswith("callreel: callreel.toml cannot be read")
-
-
-def test_a_file_that_is_not_there_is_a_mistake_of_use() -> None:
-    ended = callreel("transcribe", "/nowhere/at/all.wav")
-    assert ended.returncode == 2 and "/nowhere/at/all.wav" in ended.stderr

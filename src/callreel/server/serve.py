@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 import uvicorn
 
-from callreel import metrics
+from callreel import logs, metrics
 from callreel.accounts import keys
 from callreel.engines.catalogue import resolve
 from callreel.engines.remote import AsyncRemoteEngine
@@ -47,9 +47,7 @@ def run(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM."""
     import uvloop
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    for chatty in ("alembic", "websockets"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    logs.set_up(settings.log.level, as_json=settings.log.json_)
     uvloop.run(_main(settings))
 
 
@@ -217,7 +215,8 @@ def _bound(host: str, port: int) -> socket.socket:
 async def _serving(services: Services, listener: socket.socket) -> AsyncIterator[None]:
     config = uvicorn.Config(
         create_app(services),
-        log_level="warning",
+        log_config=None,
+        access_log=False,
         lifespan="off",
         timeout_graceful_shutdown=GRACE_S,
         server_header=False,

@@ -1,0 +1,72 @@
+"""`callreel doctor`: can Callreel run on this machine, and how well?"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from callreel.cli.options import chosen, server_flags
+
+if TYPE_CHECKING:
+    from callreel.cli.machine import Finding
+    from callreel.settings import Settings
+
+COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+@click.command()
+@server_flags
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def doctor(as_json: bool, **flags: object) -> None:
+    """Look at cores, memory, disk, GPU, models, ports and packages, and say what to do. Exit code 1: it cannot run."""
+    from callreel.cli.tables import table
+
+    findings = list(_look(chosen(flags)))
+    failed = any(finding.status == "fail" for finding in findings)
+    if as_json:
+        click.echo(json.dumps({"ok": not failed, "findings": [asdict(finding) for finding in findings]}, indent=2))
+    else:
+        lines = table([(click.style(f.status, fg=COLOURS[f.status]), f.name, f.found) for f in findings]).splitlines()
+        for finding, line in zip(findings, lines, strict=True):
+            click.echo(line)
+            if finding.advice:
+                click.echo(f"      {finding.advice}")
+    sys.exit(1 if failed else 0)
+
+
+def _look(settings: Settings) -> Iterator[Finding]:
+    from callreel.cli import machine
+
+    yield from machine.python()
+    yield from machine.cores()
+    yield from machine.memory()
+    yield from machine.disk(settings.data_dir)
+    yield from machine.gpu(settings.device)
+    yield from _models(settings)
+    yield from machine.ports(settings.host, settings.port, settings.live.port)
+    yield from machine.programs()
+    yield from machine.clock()
+
+
+def _models(settings: Settings) -> Iterator[Finding]:
+    """Is what files and live streams are to be transcribed with on this machine?"""
+    from dataclasses import replace
+
+    from callreel.cli.machine import Finding
+    from callreel.engines import catalogue
+    from callreel.engines.specs import final_spec, live_spec
+    from callreel.errors import CallreelError
+
+    for name, spec in (("model of files", final_spec(settings)), ("live model", live_spec(settings))):
+        try:
+            found, warnings = catalogue.resolve(replace(spec, download=False))
+        except CallreelError as error:
+            yield Finding(name, "fail", str(error), error.hint)
+            continue
+        advice = f"callreel models pull {spec.model}" if warnings else ""
+        yield Finding(name, "warn" if warnings else "ok", f"{found.engine} {found.model}", advice)

@@ -1,0 +1,28 @@
+"""`callreel` as a process: its words in, its output and exit code out."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+DEADLINE_S = 60.0
+
+
+def callreel(*words: str | Path, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "callreel", *map(str, words)],
+        env={**os.environ, "HF_HUB_OFFLINE": "1", **environment},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+
+
+def refused(ended: subprocess.CompletedProcess[str], code: int = 1) -> list[str]:
+    """The lines of a refusal: what is wrong, then what to do."""
+    assert ended.returncode == code and ended.stdout == "" and "Traceback" not in ended.stderr, ended
+    return ended.stderr.strip().splitlines()
