@@ -14,6 +14,7 @@ CallreelError
     QueueFull               429
     EngineUnavailable       503
         ModelMissing        503
+        EngineRefused       503
         EngineCrashed       503
     StorageUnavailable      503
         DataFolderInUse     503
@@ -139,6 +140,13 @@ class ModelMissing(EngineUnavailable):
     """This model is not on this machine and could not be fetched; give a local folder, or go online once."""
 
     code = "model_missing"
+    transient = False
+
+
+class EngineRefused(EngineUnavailable):
+    """The speech engine's server refuses us; check the key and the URL that are set for it."""
+
+    code = "engine_refused"
     transient = False
 
 

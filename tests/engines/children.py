@@ -25,7 +25,7 @@ SCRIPTED = EngineSpec(fake_engines.NAME, "any", "/nowhere", threads=2)
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:

@@ -7,24 +7,30 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 import numpy as np
+import psutil
 import pytest
 
 from callreel.audio.decode import decode
 from callreel.audio.pcm import samples
 from callreel.engines import frames
 from callreel.engines.base import DecodeOptions, EngineSpec, Window
+from callreel.engines.calls import LOOK_EVERY_S, PATIENCE_S
+from callreel.engines.process import ABANDONED
 from callreel.engines.remote import MAX_CRASHES, AsyncRemoteEngine, RemoteEngine
 from callreel.engines.whisper import WhisperEngine
 from callreel.errors import EngineCrashed, EngineUnavailable, InvalidInput, ModelMissing
 from tests.engines.children import DEADLINE_S, ROOT, SCRIPTED, EngineChildren, environment, has_ended, wait_until
-from tests.engines.fake_engines import CAPABILITIES, ScriptedEngine
+from tests.engines.fake_engines import CAPABILITIES, HEAVY_BYTES, ScriptedEngine
 
+ENDED_WITH_PARENT = (0, -signal.SIGIO)  # whichever of the two ways is quicker
 ENGLISH = DecodeOptions(language="en", temperature=0.5)
 
 
@@ -34,6 +40,15 @@ def window(prompt: str = "", n_samples: int = 16_000) -> Window:
 
 def in_process(*windows: Window) -> object:
     return ScriptedEngine("any").decode(windows, ENGLISH)
+
+
+@contextmanager
+def started(listener: socket.socket, spec: EngineSpec, *, nice: int = 0) -> Iterator[subprocess.Popen[bytes]]:
+    """A child that nobody starts again."""
+    fd = listener.fileno()
+    command = [sys.executable, "-m", "callreel.engines.process", str(fd), msgspec.json.encode(spec), str(nice)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[fd], cwd=ROOT, env=environment()) as child:
+        yield child
 
 
 class Waiting:
@@ -364,7 +379,37 @@ def test_it_ends_when_its_standard_input_closes_even_in_a_call(tmp_path: Path) -
         waiting.go()
         call.result(DEADLINE_S)
         engine.close()
-    assert first.returncode == 0
+    assert first.returncode in ENDED_WITH_PARENT
+
+
+def test_it_ends_when_its_standard_input_closes_even_if_a_library_holds_the_interpreter(tmp_path: Path) -> None:
+    path = tmp_path / "hold"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller, EngineChildren(tmp_path) as children:
+        caller.settimeout(DEADLINE_S)
+        caller.connect(str(children.path))
+        frames.receive(caller)
+        caller.sendall(frames.pack(frames.Request.of([window(f"hold {path}")], ENGLISH)))
+        wait_until(path.with_name("hold.begun").exists, "the decode has begun")
+        assert children.process.stdin is not None
+        children.process.stdin.close()
+        wait_until(lambda: children.deaths > 0, "the end of the child")
+
+
+@pytest.mark.parametrize("how", ["terminate", "close"])
+def test_it_ends_at_once_while_a_model_loads(how: str, tmp_path: Path) -> None:
+    spec = EngineSpec(SCRIPTED.engine, f"slow {tmp_path / 'loading'}", "/nowhere")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(tmp_path / "engine.sock"))
+        listener.listen()
+        with started(listener, spec) as child:
+            wait_until((tmp_path / "loading").exists, "it loads")
+            if how == "terminate":
+                child.terminate()
+            else:
+                assert child.stdin is not None
+                child.stdin.close()
+            child.wait(DEADLINE_S)
+    assert child.returncode in (-signal.SIGTERM, *ENDED_WITH_PARENT)
 
 
 def test_it_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
@@ -388,15 +433,113 @@ def test_niceness_is_what_was_asked_for(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(str(tmp_path / "engine.sock"))
         listener.listen()
-        fd = listener.fileno()
-        child = subprocess.Popen(
-            [sys.executable, "-m", "callreel.engines.process", str(fd), msgspec.json.encode(SCRIPTED), "5"],
-            stdin=subprocess.PIPE,
-            pass_fds=[fd],
-            cwd=ROOT,
-            env=environment(),
-        )
-        with child:
+        with started(listener, SCRIPTED, nice=5) as child:
             RemoteEngine(tmp_path / "engine.sock", timeout_s=DEADLINE_S).close()
             assert os.getpriority(os.PRIO_PROCESS, child.pid) == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 5)
-    assert child.returncode == 0
+    assert child.returncode in ENDED_WITH_PARENT
+
+
+# -- what it costs
+
+
+def test_the_sum_over_all_calls_is_what_the_child_used(shared: EngineChildren) -> None:
+    child = psutil.Process(shared.process.pid)
+    engine = RemoteEngine(shared.path, timeout_s=DEADLINE_S)
+    engine.decode([window()], ENGLISH)  # pays for what nobody paid before
+    before, billed = child.cpu_times(), engine.cpu_s
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda s: engine.decode([window(f"burn {s}")], ENGLISH), (0.1, 0.2, 0.3)))
+    engine.decode([window()], ENGLISH)
+    after = child.cpu_times()
+    used = after.user + after.system - before.user - before.system
+    assert engine.cpu_s - billed == pytest.approx(used, abs=0.05)  # psutil counts in hundredths
+    assert used > 0.55
+    engine.close()
+
+
+def test_the_child_says_how_much_memory_it_had(engine: RemoteEngine, shared: EngineChildren) -> None:
+    assert engine.peak_rss_bytes == 0
+    engine.decode([window()], ENGLISH)
+    now = psutil.Process(shared.process.pid).memory_info().rss
+    assert 0.8 * now <= engine.peak_rss_bytes <= 3 * now
+
+
+def test_an_ended_child_gives_its_memory_back(tmp_path: Path) -> None:
+    """Models are unloaded by ending the child: what the family has in RAM is then what it was before."""
+
+    def family_bytes() -> int:
+        me = psutil.Process()
+        return sum(p.memory_info().rss for p in (me, *me.children(recursive=True)))
+
+    spec = EngineSpec(SCRIPTED.engine, "heavy", "/nowhere")
+    before = family_bytes()
+    with EngineChildren(tmp_path, spec) as children:
+        RemoteEngine(children.path, timeout_s=DEADLINE_S).close()
+        assert family_bytes() - before > HEAVY_BYTES
+    assert family_bytes() - before < HEAVY_BYTES / 10
+
+
+# -- callers who hang up
+
+
+def hang_up_in(what: Waiting, children: EngineChildren) -> None:
+    """Ask for a decode and be gone as soon as it has begun."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
+        caller.settimeout(DEADLINE_S)
+        caller.connect(str(children.path))
+        frames.receive(caller)
+        caller.sendall(frames.pack(frames.Request.of([what.window], ENGLISH)))
+        what.begun()
+
+
+def test_work_that_nobody_waits_for_stops(children: EngineChildren, tmp_path: Path) -> None:
+    abandoned = children.process
+    began = time.monotonic()
+    hang_up_in(Waiting(tmp_path), children)
+    wait_until(lambda: children.deaths == 1, "the end of the abandoned work")
+    assert abandoned.returncode == ABANDONED
+    assert time.monotonic() - began >= PATIENCE_S  # it had its chance to end by itself
+    engine = RemoteEngine(children.path, timeout_s=DEADLINE_S)
+    assert engine.decode([window()], ENGLISH) == in_process(window())
+    engine.close()
+
+
+def test_work_of_others_is_not_stopped_with_it(children: EngineChildren, tmp_path: Path) -> None:
+    engine = RemoteEngine(children.path, timeout_s=DEADLINE_S)
+    (tmp_path / "other").mkdir()
+    mine = Waiting(tmp_path / "other")
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(engine.decode, [mine.window], ENGLISH)
+        mine.begun()
+        left_at = time.monotonic()
+        hang_up_in(Waiting(tmp_path), children)
+        wait_until(lambda: time.monotonic() - left_at > PATIENCE_S + 5 * LOOK_EVERY_S, "time to give up")
+        assert children.deaths == 0
+        mine.go()
+        assert call.result(DEADLINE_S)[0].words[1].word == " 1234"
+    wait_until(lambda: children.deaths == 1, "the end, now that nobody else is there")
+    engine.close()
+
+
+def test_who_hangs_up_while_he_waits_for_his_turn_is_not_served(tmp_path: Path) -> None:
+    """Two run, two wait: of those who wait one has gone, and what he asked for is never begun."""
+    running = [Waiting(tmp_path / name) for name in ("a", "b")]
+    for name in ("a", "b", "gone"):
+        (tmp_path / name).mkdir()
+    with EngineChildren(tmp_path) as children, ThreadPoolExecutor(3) as pool:
+        engine = RemoteEngine(children.path, timeout_s=DEADLINE_S)
+        calls = [pool.submit(engine.decode, [one.window], ENGLISH) for one in running]
+        for one in running:
+            one.begun()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
+            caller.connect(str(children.path))
+            frames.receive(caller)
+            caller.sendall(frames.pack(frames.Request.of([window(f"wait {tmp_path / 'gone' / 'go'}")], ENGLISH)))
+        for one in running:
+            one.go()
+        for call in calls:
+            call.result(DEADLINE_S)
+        for _ in range(4):
+            engine.decode([window()], ENGLISH)  # the slots have been free
+        assert not (tmp_path / "gone" / "go.begun").exists()
+        engine.close()

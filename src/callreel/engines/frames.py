@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from callreel.engines.base import Capabilities, Decoded, DecodeOptions, Window
-from callreel.errors import CallreelError, EngineCrashed, EngineUnavailable, InvalidInput, ModelMissing
+from callreel.errors import CallreelError, EngineCrashed, EngineRefused, EngineUnavailable, InvalidInput, ModelMissing
 
 LENGTH = struct.Struct("<I")
 MAX_FRAME_BYTES = 64 * 1024 * 1024  # 32 windows of 30 s are 31 MB
@@ -45,13 +45,17 @@ class Request(msgspec.Struct):
 
 
 class Answer(msgspec.Struct):
+    """What became of a call: `cpu_s` is what it cost the child, `peak_rss_bytes` the most the child ever had in RAM."""
+
     decoded: list[Decoded] = []
     error: dict[str, Any] | None = None
+    cpu_s: float = 0.0
+    peak_rss_bytes: int = 0
 
 
 def error_from(body: dict[str, Any]) -> CallreelError:
     """The error a child reported, as the class it had there; any other code as EngineUnavailable that stays so."""
-    kinds = {kind.code: kind for kind in (InvalidInput, EngineUnavailable, ModelMissing, EngineCrashed)}
+    kinds = {kind.code: kind for kind in (InvalidInput, EngineUnavailable, ModelMissing, EngineRefused, EngineCrashed)}
     error = kinds.get(body["code"], EngineUnavailable)(body["message"], hint=body["hint"], **body["detail"])
     if body["code"] not in kinds:
         error.code, error.transient = body["code"], False
@@ -98,6 +102,16 @@ def read(file: BinaryIO) -> bytes:
     if len(body) < (_size(header) if header else 1):
         raise ConnectionResetError("the pipe was closed")
     return body
+
+
+def is_closed(connection: socket.socket) -> bool:
+    """True if the other end of a connection is gone; what it sent before that may still be there to be read."""
+    try:
+        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
 
 
 async def receive_async(reader: asyncio.StreamReader) -> bytes:

@@ -13,7 +13,7 @@ import msgspec
 
 from callreel.engines import frames
 from callreel.engines.base import Capabilities, Decoded, DecodeOptions, Window
-from callreel.errors import CallreelError, EngineCrashed, EngineUnavailable
+from callreel.errors import EngineCrashed, EngineUnavailable
 
 MAX_CRASHES = 3  # times the child may die under the same windows before they are given up
 CONNECT_TIMEOUT_S = 120.0  # loading a large model from a cold disk
@@ -21,16 +21,20 @@ PAUSE_S = 0.2
 
 
 class RemoteEngine:
-    """Blocking client, for job children: one connection, made anew when the engine child was started anew.
+    """Blocking client, for job children. Calls from several threads run side by side, each on its own connection;
+    connections are kept, and made anew when the engine child was started anew.
 
-    Calls from several threads wait for each other.
+    `cpu_s` is what all its calls have cost the child, `peak_rss_bytes` the most the child was seen to have in RAM.
     """
 
     def __init__(self, path: Path, *, timeout_s: float = CONNECT_TIMEOUT_S) -> None:
         self._path, self._timeout_s = path, timeout_s
-        self._one_call = threading.Lock()
-        self._connection: socket.socket | None = None
-        self._hello = self._connect()
+        self._lock = threading.Lock()
+        self._idle: list[socket.socket] = []
+        self.cpu_s = 0.0
+        self.peak_rss_bytes = 0
+        connection, self._hello = self._connect()
+        self._idle.append(connection)
 
     @property
     def name(self) -> str:
@@ -46,30 +50,45 @@ class RemoteEngine:
 
     def decode(self, windows: Sequence[Window], options: DecodeOptions) -> list[Decoded]:
         request = frames.pack(frames.Request.of(windows, options))
-        with self._one_call:
-            for _ in range(MAX_CRASHES):
-                if self._connection is None or _is_broken(self._connection):
-                    self.close()
-                    self._connect()
-                assert self._connection is not None
-                try:
-                    self._connection.sendall(request)
-                    body = frames.receive(self._connection)
-                except OSError:
-                    self.close()
-                    continue
-                except BaseException:
-                    self.close()  # interrupted half way: the next answer on it would be this one's
-                    raise
-                return _decoded(body)
+        for _ in range(MAX_CRASHES):
+            connection = self._kept() or self._connect()[0]
+            try:
+                connection.sendall(request)
+                body = frames.receive(connection)
+            except OSError:
+                connection.close()
+                self.close()  # the child has died, so the kept connections are dead too
+                continue
+            except BaseException:
+                connection.close()  # interrupted half way: the next answer on it would be this one's
+                raise
+            answer = msgspec.msgpack.decode(body, type=frames.Answer)
+            with self._lock:
+                self._idle.append(connection)
+                self.cpu_s += answer.cpu_s
+                self.peak_rss_bytes = max(self.peak_rss_bytes, answer.peak_rss_bytes)
+            return _decoded(answer)
         raise EngineCrashed()
 
     def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        """Close what is idle; a call under way closes its own when it fails."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
 
-    def _connect(self) -> frames.Hello:
+    def _kept(self) -> socket.socket | None:
+        """An idle connection to a child that lives. One that died between calls is no fault of the next."""
+        while True:
+            with self._lock:
+                if not self._idle:
+                    return None
+                connection = self._idle.pop()
+            if not frames.is_closed(connection):
+                return connection
+            connection.close()
+
+    def _connect(self) -> tuple[socket.socket, frames.Hello]:
         deadline = time.monotonic() + self._timeout_s
         while True:
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -78,16 +97,15 @@ class RemoteEngine:
                 connection.connect(str(self._path))
                 hello = _hello(frames.receive(connection))
                 connection.settimeout(None)
-                self._connection = connection
-                return hello
-            except CallreelError:
-                connection.close()
-                raise
+                return connection, hello
             except OSError as error:
                 connection.close()
                 if time.monotonic() > deadline:
                     raise EngineUnavailable(f"No answer from the engine within {self._timeout_s:.0f} s") from error
                 time.sleep(PAUSE_S)
+            except BaseException:
+                connection.close()
+                raise
 
 
 class AsyncRemoteEngine:
@@ -119,7 +137,7 @@ class AsyncRemoteEngine:
                 writer.close()  # cancelled half way: the next answer on it would be this one's
                 raise
             self._idle.append((reader, writer))
-            return _decoded(body)
+            return _decoded(msgspec.msgpack.decode(body, type=frames.Answer))
         raise EngineCrashed()
 
     def close(self) -> None:
@@ -155,16 +173,6 @@ class AsyncRemoteEngine:
             raise
 
 
-def _is_broken(connection: socket.socket) -> bool:
-    """True if the other end of an idle connection is gone. A child that died between calls is no fault of the next."""
-    try:
-        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
-
-
 def _hello(body: bytes) -> frames.Hello:
     hello = msgspec.msgpack.decode(body, type=frames.Hello)
     if hello.error is not None:
@@ -172,8 +180,7 @@ def _hello(body: bytes) -> frames.Hello:
     return hello
 
 
-def _decoded(body: bytes) -> list[Decoded]:
-    answer = msgspec.msgpack.decode(body, type=frames.Answer)
+def _decoded(answer: frames.Answer) -> list[Decoded]:
     if answer.error is not None:
         raise frames.error_from(answer.error)
     return answer.decoded
