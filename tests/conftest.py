@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -12,6 +13,7 @@ from callreel.engines.base import EngineSpec
 from callreel.engines.whisper import WhisperEngine, load
 
 DATA = Path(__file__).parent / "data"
+SHARED_AUDIO = Path(__file__).parents[2] / "shared" / "audio"
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +36,18 @@ def references(toy_audio: Path) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def toy_engine(toy_model: Path) -> WhisperEngine:
     return load(EngineSpec("whisper", str(toy_model), "models", threads=2))
+
+
+def missing(reason: str) -> NoReturn:
+    """Skip the test for what this machine lacks; where everything must be there, fail."""
+    if os.environ.get("CALLREEL_TEST_REQUIRE") == "all":
+        pytest.fail(f"{reason}, and CALLREEL_TEST_REQUIRE=all")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def shared_audio() -> Path:
+    """Real recordings, which lie beside the checkout and are not committed."""
+    if not SHARED_AUDIO.is_dir():
+        missing("the real recordings (../shared/audio) are not on this machine")
+    return SHARED_AUDIO
