@@ -21,9 +21,17 @@ def tone(duration_s: float, rate: int, peak: int = TONE_PEAK) -> Pcm:
     return signal
 
 
-def write_tone(path: Path, codec: str, *, rate: int, layout: str = "mono", duration_s: float = 3.0) -> Path:
-    """A 440 Hz tone in a file of the kind that `path` is named for."""
-    with av.open(str(path), "w") as container:
+def write_tone(
+    path: Path,
+    codec: str,
+    *,
+    rate: int,
+    layout: str = "mono",
+    duration_s: float = 3.0,
+    options: dict[str, str] | None = None,
+) -> Path:
+    """A 440 Hz tone in a file of the kind that `path` is named for; `options` are the container's."""
+    with av.open(str(path), "w", options=options or {}) as container:
         _add_tone(container, codec, rate, layout, duration_s)
     return path
 
@@ -45,9 +53,8 @@ def write_video(path: Path, *, sound: bool, duration_s: float = 2.0) -> Path:
 
 def _add_tone(container: av.container.OutputContainer, codec: str, rate: int, layout: str, duration_s: float) -> None:
     stream = container.add_stream(codec, rate=rate, layout=layout, options={"strict": "experimental"})
-    stereo = layout == "stereo"
     frame = av.AudioFrame.from_ndarray(
-        np.repeat(tone(duration_s, rate), 2 if stereo else 1)[None], format="s16", layout=layout
+        np.repeat(tone(duration_s, rate), stream.layout.nb_channels)[None], format="s16", layout=layout
     )
     frame.sample_rate = rate
     resampler = av.AudioResampler(

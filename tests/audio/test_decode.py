@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+import time
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,9 @@ import numpy as np
 import psutil
 import pytest
 
-from callreel.audio.decode import decode
+from callreel.audio.decode import Sound, decode
 from callreel.audio.pcm import SAMPLE_RATE, Pcm, samples
-from callreel.errors import UnreadableMedia
+from callreel.errors import InvalidInput, TooLong, UnreadableMedia
 from tests.audio.files import TONE_HZ, TONE_PEAK, tone, write_tone, write_video, write_wav
 
 LONGEST_BLOCK = 2 * SAMPLE_RATE
@@ -198,3 +199,193 @@ def test_a_decode_given_up_closes_the_file(toy_audio: Path) -> None:
     assert open_files_under(toy_audio) != []
     blocks.close()  # type: ignore[attr-defined]
     assert open_files_under(toy_audio) == []
+
+
+def read(source: Path, channels: Any = "mix") -> tuple[np.ndarray[Any, Any], list[str]]:
+    sound = Sound(source, channels)
+    return np.concatenate(list(sound)), sound.warnings
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "rate", "options"),
+    [
+        ("voice.wav", "pcm_s16le", 16_000, {}),
+        ("voice.flac", "flac", 16_000, {}),
+        ("voice.mp3", "libmp3lame", 44_100, {}),
+        ("voice.ogg", "libopus", 48_000, {}),
+        ("voice.mka", "libopus", 48_000, {}),
+        ("voice.webm", "libopus", 48_000, {}),
+        ("voice.adts", "aac", 44_100, {}),
+        ("index first.mp4", "aac", 44_100, {"movflags": "faststart"}),
+        ("fragments.mp4", "aac", 44_100, {"movflags": "frag_keyframe+empty_moov"}),
+    ],
+)
+def test_a_file_that_breaks_off_says_where(
+    name: str, codec: str, rate: int, options: dict[str, str], tmp_path: Path
+) -> None:
+    source = write_tone(tmp_path / name, codec, rate=rate, duration_s=8.0, options=options)
+    whole, warnings = read(source)
+    assert len(whole) / SAMPLE_RATE == pytest.approx(8.0, abs=0.1)
+    assert warnings == []
+    body = source.read_bytes()
+    source.write_bytes(body[: len(body) // 2 + 13])
+    half, (warning,) = read(source)
+    assert 2.5 < len(half) / SAMPLE_RATE < 5.5
+    assert warning.startswith(f"The file breaks off after {len(half) / SAMPLE_RATE:.1f} s")
+    np.testing.assert_array_equal(half[: len(half) - 8192], whole[: len(half) - 8192])
+
+
+def test_an_mp4_without_its_index_says_what_is_missing(tmp_path: Path) -> None:
+    source = write_tone(tmp_path / "voice.m4a", "aac", rate=44_100)
+    body = source.read_bytes()
+    source.write_bytes(body[: len(body) // 2])
+    with pytest.raises(UnreadableMedia) as caught:
+        read(source)
+    assert "index at the end of the file is missing" in caught.value.hint
+
+
+def test_damage_in_the_middle_is_told(toy_audio: Path, tmp_path: Path) -> None:
+    body = bytearray((toy_audio / "en_digits.flac").read_bytes())
+    body[len(body) // 2] ^= 0xFF
+    broken = tmp_path / "broken.flac"
+    broken.write_bytes(body)
+    assert read(toy_audio / "en_digits.flac")[1] == []
+    pcm, warnings = read(broken)
+    assert len(pcm) > samples(4.0)
+    assert all("damaged" in warning for warning in warnings)
+
+
+def wav_that_claims(path: Path, data_bytes: int) -> Path:
+    """1 KB of a WAV whose header speaks of `data_bytes`."""
+    body = bytearray(write_wav(path, tone(1.0, SAMPLE_RATE)).read_bytes()[:1024])
+    at = body.index(b"data") + 4
+    body[at : at + 4] = struct.pack("<I", data_bytes)
+    path.write_bytes(body)
+    return path
+
+
+def test_what_a_small_file_claims_is_not_made(tmp_path: Path) -> None:
+    began = time.process_time()
+    pcm, (warning,) = read(wav_that_claims(tmp_path / "hours.wav", 2 * SAMPLE_RATE * 3600 * 18))
+    assert len(pcm) < 512
+    assert "of the 64800.0 s that it promises" in warning
+    assert time.process_time() - began < 5
+
+
+@pytest.mark.parametrize("data_bytes", [0, 0x7FFF_FFFF, 0xFFFF_FFFF])
+def test_a_recorder_that_wrote_into_a_pipe_promises_nothing(data_bytes: int, tmp_path: Path) -> None:
+    pcm, warnings = read(wav_that_claims(tmp_path / "pipe.wav", data_bytes))
+    assert 480 < len(pcm) < 512
+    assert warnings == []
+
+
+def flac_of_silence(path: Path, *, rate: int, n_frames: int) -> Path:
+    """FLAC that unfolds most of all: each frame of 11 bytes is 65,535 samples of the one value."""
+    streaminfo = struct.pack(">HH", 65_535, 65_535) + bytes(6)
+    streaminfo += struct.pack(">Q", rate << 44 | 15 << 36) + bytes(16)  # mono, 16 bit, length unknown
+    frames = [_flac_frame(i) for i in range(n_frames)]
+    path.write_bytes(b"fLaC" + bytes([0x80]) + len(streaminfo).to_bytes(3, "big") + streaminfo + b"".join(frames))
+    return path
+
+
+def _flac_frame(number: int) -> bytes:
+    coded = bytes([number]) if number < 128 else bytes([0xC0 | number >> 6, 0x80 | number & 0x3F])
+    head = bytes([0xFF, 0xF8, 0x70, 0x08]) + coded + struct.pack(">H", 65_534)
+    head += bytes([_crc(head, 0x07, 8)])
+    body = head + bytes([0x00]) + bytes(2)  # one channel whose every sample is 0
+    return body + struct.pack(">H", _crc(body, 0x8005, 16))
+
+
+def _crc(data: bytes, polynomial: int, bits: int) -> int:
+    value, top, mask = 0, 1 << bits - 1, (1 << bits) - 1
+    for byte in data:
+        value ^= byte << bits - 8
+        for _ in range(8):
+            value = (value << 1 ^ (polynomial if value & top else 0)) & mask
+    return value
+
+
+def test_a_file_that_unfolds_without_end_is_stopped(tmp_path: Path) -> None:
+    bomb = flac_of_silence(tmp_path / "bomb.flac", rate=2_000, n_frames=1_000)
+    assert bomb.stat().st_size < 20_000  # and 9 hours of silence
+    with pytest.raises(TooLong, match="holds more than") as caught:
+        for _ in Sound(bomb, max_duration_s=120.0):
+            pass
+    assert caught.value.detail["max_duration_s"] == 120.0
+    (tmp_path / "small.flac").write_bytes(bomb.read_bytes()[:600])
+    with pytest.raises(TooLong):  # far within the time that is allowed, but not out of 600 bytes
+        list(decode(tmp_path / "small.flac"))
+
+
+@pytest.mark.parametrize("rate", [1, 1_000, 1_000_000])
+def test_a_rate_of_no_speech_is_refused(rate: int, tmp_path: Path) -> None:
+    source = flac_of_silence(tmp_path / "odd.flac", rate=min(rate, 0xFFFFF), n_frames=3)
+    with pytest.raises(UnreadableMedia, match=r"samples a second|no sound|no media|not a media"):
+        list(decode(source))
+
+
+def test_more_than_the_time_that_is_allowed(tmp_path: Path) -> None:
+    source = write_tone(tmp_path / "long.mp3", "libmp3lame", rate=44_100, duration_s=8.0)
+    with pytest.raises(TooLong, match="more than 5 s"):
+        list(Sound(source, max_duration_s=5.0))
+    assert sum(map(len, Sound(source, max_duration_s=8.2))) / SAMPLE_RATE == pytest.approx(8.0, abs=0.1)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 8, 9, 16])
+def test_channels_are_split(n: int, tmp_path: Path) -> None:
+    rate = 96_000
+    peaks = [1_000 * (i + 1) for i in range(n)]
+    signal = np.stack([tone(1.0, rate, peak) for peak in peaks], axis=1).reshape(-1)
+    source = write_wav(tmp_path / "many.wav", signal, rate=rate, channels=n)
+    pcm, warnings = read(source, "split")
+    assert pcm.shape == (pytest.approx(SAMPLE_RATE, abs=1), n)
+    assert warnings == []
+    for channel, peak in zip(pcm.T, peaks, strict=True):
+        assert np.abs(channel[1000:-1000]).max() == pytest.approx(peak, rel=0.02)
+    mix, _ = read(source)
+    assert mix.shape == (pytest.approx(SAMPLE_RATE, abs=1), 1)
+    assert np.abs(mix).max() > 500
+
+
+@pytest.mark.parametrize(("codec", "layout"), [("aac", "5.1"), ("aac", "7.1"), ("libopus", "7.1")])
+def test_surround_of_planes_is_split(codec: str, layout: str, tmp_path: Path) -> None:
+    source = write_tone(tmp_path / "surround.mka", codec, rate=48_000, layout=layout, duration_s=1.0)
+    pcm, _ = read(source, "split")
+    assert pcm.shape[1] == (6 if layout == "5.1" else 8)
+    assert np.abs(pcm[4000:12_000]).max(axis=0).max() > TONE_PEAK / 2
+
+
+def test_too_many_channels_to_split(tmp_path: Path) -> None:
+    source = write_wav(tmp_path / "many.wav", np.zeros(64 * 100, np.int16), channels=64)
+    with pytest.raises(UnreadableMedia, match="64 channels") as caught:
+        read(source, "split")
+    assert "mix" in caught.value.hint
+    assert len(read(source)[0]) == 100
+    with pytest.raises(InvalidInput, match="'left'"):
+        Sound(source, "left")  # type: ignore[arg-type]
+
+
+def test_a_name_that_is_none() -> None:
+    with pytest.raises(UnreadableMedia, match="cannot be opened"):
+        list(decode(Path("a\0b.wav")))
+    with pytest.raises(UnreadableMedia, match="cannot be opened"):
+        list(decode(Path("x" * 300 + ".wav")))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "example.mp4",
+        "hotwords.mp3",
+        "jfk.flac",
+        "stereo_diarization.wav",
+        "mattermost/speech_0.ogg",
+        "calls/call_a_8k_ulaw.wav",
+        "diarization/dev00.wav",
+        "telephony8k/en-US_Broadband_sample1.wav",
+    ],
+)
+def test_real_recordings_are_whole(name: str, shared_audio: Path) -> None:
+    pcm, warnings = read(shared_audio / name)
+    assert len(pcm) > SAMPLE_RATE
+    assert warnings == []
