@@ -25,6 +25,8 @@ jobs_ended = Counter("jobs_total", "Attempts of jobs that ended", ["kind", "stat
 job_duration = Histogram(
     "job_duration_seconds", "Wall time of one attempt of a job", ["kind"], buckets=(*SECONDS, 60, 600)
 )
+task_queue_length = Gauge("task_queue_length", "Jobs that wait for their turn", ["kind"])
+gpu_memory = Gauge("gpu_memory_usage_bytes", "Memory of a graphics card that is taken, by whomever", ["gpu", "name"])
 transcription_rtfx = Histogram(
     "transcription_rtfx", "Audio time over processing time", buckets=(0.1, 0.5, 1, 2, 5, 10, 20, 50, 100, 500)
 )

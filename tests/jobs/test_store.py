@@ -407,3 +407,11 @@ def test_on_postgresql_two_workers_never_wait_for_one_row(queue: Queue, monkeypa
     monkeypatch.setattr(store, "_one", lambda conn, change: changes.append(change))
     queue.claim()
     assert str(changes[0].compile(dialect=postgresql.dialect())).count("FOR UPDATE SKIP LOCKED") == 2
+
+
+def test_how_many_wait_of_each_kind(queue: Queue) -> None:
+    assert store.queue_lengths(queue.conn) == {}
+    for kind in ("transcribe", "transcribe", "export"):
+        queue.add(kind=kind)
+    queue.claim()
+    assert store.queue_lengths(queue.conn) == {"transcribe": 1, "export": 1}

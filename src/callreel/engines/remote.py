@@ -13,7 +13,7 @@ import msgspec
 
 from callreel.engines import frames
 from callreel.engines.base import Capabilities, Decoded, DecodeOptions, Window
-from callreel.errors import EngineCrashed, EngineUnavailable
+from callreel.errors import CallreelError, EngineCrashed, EngineUnavailable
 
 MAX_CRASHES = 3  # times the child may die under the same windows before they are given up
 CONNECT_TIMEOUT_S = 120.0  # loading a large model from a cold disk
@@ -120,6 +120,16 @@ class AsyncRemoteEngine:
         reader, writer, hello = await self._connect()
         self._idle.append((reader, writer))
         return hello
+
+    async def is_up(self, *, within_s: float) -> bool:
+        """Whether the child runs, its model in memory."""
+        try:
+            async with asyncio.timeout(within_s):
+                _, writer, _ = await self._connect()
+        except (CallreelError, TimeoutError):
+            return False
+        writer.close()
+        return True
 
     async def decode(self, windows: Sequence[Window], options: DecodeOptions) -> list[Decoded]:
         request = frames.pack(frames.Request.of(windows, options))

@@ -24,6 +24,7 @@ from sqlalchemy import (
     Update,
     delete,
     exists,
+    func,
     select,
     union_all,
     update,
@@ -306,6 +307,12 @@ def list_page(
     conditions = [column == value for column, value in wanted.items() if value is not None]
     page = newest_first(conn, job, *conditions, cursor=cursor, limit=limit)
     return Page([Job(**row) for row in page.data], page.next)
+
+
+def queue_lengths(conn: Connection) -> dict[str, int]:
+    """How many jobs wait, by kind; a kind without any is left out."""
+    waiting = select(job.c.kind, func.count()).where(job.c.state == "queued").group_by(job.c.kind)
+    return {row[0]: row[1] for row in conn.execute(waiting)}
 
 
 def _held(job_id: str, attempt: int) -> tuple[ColumnElement[bool], ...]:

@@ -77,6 +77,9 @@ class Scheduler:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    async def engine_is_up(self, *, within_s: float) -> bool:
+        return await self._engine.is_up(within_s=within_s)
+
     def add(self, member: Member) -> None:
         self._members.add(member)
         self.wake()

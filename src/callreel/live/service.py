@@ -144,6 +144,10 @@ class LiveService:
             opened.stream.close()
             metrics.live_streams.dec()
 
+    async def is_up(self, *, within_s: float) -> bool:
+        """Whether the live engine answers; streams that are open meanwhile lose nothing, they wait."""
+        return await self._scheduler.engine_is_up(within_s=within_s)
+
     async def stored(self) -> None:
         """Every segment published before this call is in the database."""
         await self._collector.flush()

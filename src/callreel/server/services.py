@@ -11,6 +11,7 @@ from starlette.datastructures import Headers
 from callreel.errors import Forbidden
 from callreel.live.service import LiveService
 from callreel.server.access import Access, Asker
+from callreel.server.machine import Machine
 from callreel.settings import Settings
 from callreel.storage.database import Database
 from callreel.storage.events import Events, Subscription
@@ -33,8 +34,10 @@ class Services:
     watchers: set[Subscription] = field(default_factory=set)  # open event streams, which end when the server stops
 
     access: Access = field(init=False)
+    machine: Machine = field(init=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "machine", Machine(self.folder))
         object.__setattr__(self, "access", Access(self.database, self.local_client))
 
     async def client_of(self, key: str | None, *, host: str = "", origin: str = "") -> str:
