@@ -154,7 +154,9 @@ class Jobs(Section):
         {"transcribe": 3, "export": 3},
         description="Jobs of each kind at once; without it, never more than the machine has cores.",
     )
-    queue_limit: int = Field(50, ge=1, description="Queued jobs; one more is refused with a time to come back.")
+    queue_limit: int = Field(
+        50, ge=1, description="Queued jobs of one kind; one more is refused with a time to come back."
+    )
     max_attempts: int = Field(3, ge=1, description="Tries of a job whose failures may pass.")
     ageing_s: float = Field(
         600.0, ge=0, description="A normal job overtakes high ones that came so much later, a low one after 3 times it."

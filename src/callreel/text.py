@@ -40,7 +40,8 @@ class Segment:
     """One stretch of a transcript on one track; times are seconds from the start of the call.
 
     (transcript, track, seq) is its key. Of two rows with one key the higher (epoch, revision) wins: epoch is the
-    stream's lease number, so an instance that lost its stream cannot overwrite what its successor wrote.
+    stream's lease number, so an instance that lost its stream cannot overwrite what its successor wrote. `edited`: a
+    person changed its text or speaker, and these, with the words, are theirs.
     """
 
     track: str
@@ -55,6 +56,7 @@ class Segment:
     epoch: int = 1
     revision: int = 1
     decode: DecodeStats = field(default_factory=DecodeStats)
+    edited: bool = False
 
 
 def join_words(words: Iterable[Word]) -> str:

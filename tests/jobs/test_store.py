@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection, delete, text, update
+from sqlalchemy import Connection, delete, update
 from sqlalchemy.dialects import postgresql
 
 from callreel.calls.store import create_call
@@ -15,6 +15,7 @@ from callreel.jobs import speed, store
 from callreel.jobs.store import Job
 from callreel.storage.tables import job, transcript
 from callreel.transcripts.store import create_transcript, finish_transcript
+from tests.storage.plans import plan
 
 NOW = 1_800_000_000.0  # seconds since the epoch
 LEASE_S = 30.0
@@ -117,18 +118,6 @@ def test_a_kind_without_room_holds_no_other_back(queue: Queue) -> None:
     assert queue.claimed().id == made[0].id
     assert queue.claim(kinds=["export"]) is None
     assert queue.claim(kinds=[]) is None
-
-
-def plan(conn: Connection, run: Callable[[], object]) -> str:
-    """How SQLite goes about the one UPDATE, SELECT or DELETE that `run` executes."""
-    statements: list[str] = []
-    raw = conn.connection.driver_connection
-    assert raw is not None
-    raw.set_trace_callback(statements.append)
-    run()
-    raw.set_trace_callback(None)
-    (statement,) = [sql for sql in statements if sql.startswith(("UPDATE", "SELECT", "DELETE"))]
-    return "\n".join(conn.execute(text(f"EXPLAIN QUERY PLAN {statement}")).scalars("detail"))
 
 
 def test_a_claim_reads_the_index_not_the_queue(queue: Queue) -> None:

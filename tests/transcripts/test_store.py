@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -9,11 +11,15 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import IntegrityError
 
 from callreel.calls.store import create_call
-from callreel.errors import NotFound
+from callreel.errors import Conflict, NotFound
 from callreel.storage import tables
+from callreel.storage.fulltext import BREAK
+from callreel.storage.tables import transcript_line as LINE
 from callreel.text import DecodeStats, Word
-from callreel.transcripts import store
+from callreel.transcripts import edits, store
+from callreel.transcripts.lines import KEYS_A_QUERY
 from callreel.transcripts.store import Pass, Transcript
+from tests.storage.plans import plan
 from tests.transcripts.segments import spoken
 
 
@@ -164,6 +170,70 @@ def test_in_any_order_the_highest_version_stays(
     assert changed == len([v for i, v in enumerate(versions) if all(v > earlier for earlier in versions[:i])])
 
 
+def lines(conn: Connection) -> list[tuple[str, str]]:
+    return [(transcript_id, text) for transcript_id, text in conn.execute(select(LINE.c.transcript_id, LINE.c.text))]
+
+
+def test_the_line_of_a_segment_follows_it(conn: Connection, live: Transcript) -> None:
+    store.put_segments(conn, live.id, [spoken(text="one"), spoken(seq=1, text="two"), spoken(seq=2, text="你好")])
+    store.put_segments(conn, live.id, [spoken(revision=2, text="one more"), spoken(seq=1, revision=0, text="late")])
+    broken = "".join(f"{BREAK}{c}{BREAK}" for c in "你好")
+    assert lines(conn) == [(live.id, "one more"), (live.id, "two"), (live.id, broken)]
+
+
+def test_many_segments_at_once(conn: Connection, live: Transcript) -> None:
+    many = [spoken(seq=n, start=float(n), text=f"number {n}") for n in range(KEYS_A_QUERY + 1)]
+    assert store.put_segments(conn, live.id, many) == len(many)
+    assert lines(conn) == [(live.id, s.text) for s in many]
+
+
+def test_an_edited_transcript_stays_current_until_another_is_accepted(
+    conn: Connection, client_id: str, live: Transcript
+) -> None:
+    store.put_segments(conn, live.id, [spoken()])
+    edits.change(conn, f"{live.id}:caller:0", client_id, text="Hello here")
+    final = finish(conn, create(conn, live.call_id, "final"))
+    assert not final.current
+    assert current_id(conn, live.call_id) == live.id
+    assert store.accept(conn, final.id, live.call_id).current
+    assert current_id(conn, live.call_id) == final.id
+    later = finish(conn, create(conn, live.call_id, "final"))  # what was edited is not current any more
+    assert current_id(conn, live.call_id) == later.id
+
+
+def test_what_cannot_be_accepted(conn: Connection, client_id: str, live: Transcript) -> None:
+    with pytest.raises(Conflict, match="finished"):
+        store.accept(conn, live.id, live.call_id)
+    other = create_call(conn, client_id=client_id, mode="live", state="live").id
+    with pytest.raises(NotFound):
+        store.accept(conn, finish(conn, live).id, other)
+
+
+def test_a_copy_has_the_text_of_the_engine(conn: Connection, client_id: str, call_id: str) -> None:
+    known = create(conn, call_id, "final")
+    heard = [spoken(), spoken(seq=1, start=2.0, text="again"), spoken(track="agent", text="你")]
+    store.put_segments(conn, known.id, heard)
+    known = finish(conn, known)
+    edits.change(conn, f"{known.id}:caller:0", client_id, text="edited")
+    other = create_call(conn, client_id=client_id, mode="file", state="processing").id
+    copy = store.copy_transcript(conn, known.id, call_id=other, job_id="another")
+    assert replace(copy, id=known.id, call_id=call_id, job_id="job", created_at=known.created_at) == known
+    assert store.segments(conn, copy.id) == store.segments(conn, known.id, edited=False)
+    assert sorted(text for id, text in lines(conn) if id == copy.id) == ["Hello there", "again", f"{BREAK}你{BREAK}"]
+    with pytest.raises(NotFound):
+        store.copy_transcript(conn, "none", call_id=other, job_id=None)
+
+
+def test_reading_a_transcript_uses_indexes(conn: Connection, live: Transcript) -> None:
+    for run in (
+        lambda: store.segments(conn, live.id),
+        lambda: store.one_segment(conn, live.id, "caller", 0),
+        lambda: store.last_segment(conn, live.id, "caller"),
+        lambda: store.current_transcript(conn, live.call_id),
+    ):
+        assert "SCAN" not in plan(conn, run)
+
+
 def test_segments_need_their_transcript_and_go_with_its_call(conn: Connection, live: Transcript) -> None:
     store.put_segments(conn, live.id, [spoken()])
     conn.execute(delete(tables.call))
@@ -175,7 +245,7 @@ def test_segments_need_their_transcript_and_go_with_its_call(conn: Connection, l
 def test_the_upsert_is_the_same_on_postgresql(conn: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conn.dialect, "name", "postgresql")
     executed = []
-    monkeypatch.setattr(type(conn), "execute", lambda self, statement, rows: executed.append(statement) or Changed)
+    monkeypatch.setattr(type(conn), "execute", lambda self, statement, rows=(): executed.append(statement) or Changed)
     store.put_segments(conn, "t", [spoken()])
     sql = " ".join(str(executed[0].compile(dialect=postgresql.dialect())).split())
     assert "ON CONFLICT (transcript_id, track, seq) DO UPDATE SET epoch = excluded.epoch" in sql
@@ -183,4 +253,4 @@ def test_the_upsert_is_the_same_on_postgresql(conn: Connection, monkeypatch: pyt
 
 
 class Changed:
-    rowcount = 1
+    rowcount = 0

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 from sqlalchemy import ColumnElement, Connection, RowMapping, Table, select, tuple_
@@ -32,25 +33,32 @@ def newest_first(
 
     Raises InvalidInput for a limit out of range, or a cursor that is not one of ours.
     """
-    if not 1 <= limit <= MAX_LIMIT:
-        raise InvalidInput(f"limit must lie in 1..{MAX_LIMIT}, not {limit}.", field="limit")
+    require_limit(limit)
     age = tuple_(table.c.created_at, table.c.id)
     query = select(table).where(*conditions).order_by(table.c.created_at.desc(), table.c.id.desc()).limit(limit + 1)
     if cursor is not None:
-        query = query.where(age < tuple_(*_decoded(cursor)))
+        query = query.where(age < tuple_(*place_of(cursor, tuple[str, str])))
     rows = conn.execute(query).mappings().all()
     data = list(rows[:limit])
-    return Page(data, _encoded(data[-1]) if len(rows) > limit else None)
+    return Page(data, cursor_at((data[-1]["created_at"], data[-1]["id"])) if len(rows) > limit else None)
 
 
-def _encoded(row: RowMapping) -> str:
-    return base64.urlsafe_b64encode(msgspec.json.encode((row["created_at"], row["id"]))).decode().rstrip("=")
+def require_limit(limit: int) -> None:
+    """Raise InvalidInput for a page size out of 1..1000."""
+    if not 1 <= limit <= MAX_LIMIT:
+        raise InvalidInput(f"limit must lie in 1..{MAX_LIMIT}, not {limit}.", field="limit")
 
 
-def _decoded(cursor: str) -> tuple[str, str]:
+def cursor_at(place: Sequence[Any]) -> str:
+    """The cursor that stands for a place in the order of a list: what its last row is ordered by."""
+    return base64.urlsafe_b64encode(msgspec.json.encode(place)).decode().rstrip("=")
+
+
+def place_of(cursor: str, form: type[T]) -> T:
+    """The place a cursor stands for. Raises InvalidInput for one that is not ours, or of a list of another `form`."""
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
-        return msgspec.json.decode(base64.urlsafe_b64decode(padded), type=tuple[str, str])
+        return msgspec.json.decode(base64.urlsafe_b64decode(padded), type=form)
     except (ValueError, msgspec.MsgspecError):
         raise InvalidInput(
             "This cursor is not one of ours; pass `next` of a page as it came.", field="cursor"

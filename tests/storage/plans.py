@@ -1,0 +1,23 @@
+"""How SQLite goes about a query."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+
+from sqlalchemy import Connection, text
+
+from callreel.errors import CallreelError
+
+
+def plan(conn: Connection, run: Callable[[], object]) -> str:
+    """The plan of the one UPDATE, SELECT or DELETE that `run` executes, whatever it finds."""
+    statements: list[str] = []
+    raw = conn.connection.driver_connection
+    assert raw is not None
+    raw.set_trace_callback(statements.append)
+    with suppress(CallreelError):
+        run()
+    raw.set_trace_callback(None)
+    (statement,) = [sql for sql in statements if sql.startswith(("UPDATE", "SELECT", "DELETE"))]
+    return "\n".join(conn.execute(text(f"EXPLAIN QUERY PLAN {statement}")).scalars("detail"))
