@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -206,6 +206,13 @@ def get_call(conn: Connection, call_id: str, client_id: str) -> Call:
     if row is None:
         raise NotFound(call_id=call_id)
     return Call(**row, tracks=_tracks(conn, [call_id])[call_id])
+
+
+def get_calls(conn: Connection, call_ids: Collection[str]) -> list[Call]:
+    """Those of these calls that are there, of whatever client, with their tracks."""
+    tracks = _tracks(conn, call_ids)
+    rows = conn.execute(select(call).where(call.c.id.in_(call_ids))).mappings()
+    return [Call(**row, tracks=tracks[row["id"]]) for row in rows]
 
 
 def list_calls(

@@ -175,7 +175,7 @@ def segments(conn: Connection, transcript_id: str, *, edited: bool = True) -> li
     """All segments of a transcript, in order of start, track, seq; without edits, what the engine wrote, if not
     `edited`."""
     ordered = _segments(segment.c.transcript_id == transcript_id, edited=edited)
-    return [_segment(row) for row in conn.execute(ordered.order_by(*IN_TIME)).mappings()]
+    return [segment_of(row) for row in conn.execute(ordered.order_by(*IN_TIME)).mappings()]
 
 
 def one_segment(conn: Connection, transcript_id: str, track: str, seq: int, *, edited: bool = True) -> Segment:
@@ -184,14 +184,14 @@ def one_segment(conn: Connection, transcript_id: str, track: str, seq: int, *, e
     row = conn.execute(_segments(*key, edited=edited)).mappings().one_or_none()
     if row is None:
         raise NotFound(transcript_id=transcript_id, track=track, seq=seq)
-    return _segment(row)
+    return segment_of(row)
 
 
 def last_segment(conn: Connection, transcript_id: str, track: str) -> Segment | None:
     """The segment of a track with the highest seq, as the engine wrote it: where a resumed stream goes on."""
     query = _segments(segment.c.transcript_id == transcript_id, segment.c.track == track, edited=False)
     row = conn.execute(query.order_by(segment.c.seq.desc()).limit(1)).mappings().one_or_none()
-    return None if row is None else _segment(row)
+    return None if row is None else segment_of(row)
 
 
 def _current_is_edited(conn: Connection, call_id: str) -> bool:
@@ -247,14 +247,17 @@ def _row(transcript_id: str, s: Segment) -> dict[str, Any]:
 
 
 def _segments(*conditions: ColumnElement[bool], edited: bool) -> Select[Any]:
-    """Segments, each with its edit or with none."""
-    if not edited:
-        return select(segment).where(*conditions)
+    return (select_segments() if edited else select(segment)).where(*conditions)
+
+
+def select_segments() -> Select[Any]:
+    """Segments, each with its edit or with none, in rows for `segment_of`."""
     columns = [*segment.c, *(edit.c[name].label(f"edit_{name}") for name in ("text", "words", "speaker", "edited_at"))]
-    return select(*columns).join_from(segment, edit, isouter=True).where(*conditions)
+    return select(*columns).join_from(segment, edit, isouter=True)
 
 
-def _segment(row: RowMapping) -> Segment:
+def segment_of(row: RowMapping) -> Segment:
+    """The segment in a row, as its edit, if the row has one, made it."""
     fields = {column.name: row[column.name] for column in segment.c if column.name != "transcript_id"}
     if row.get("edit_edited_at") is not None:
         fields["edited"] = True
