@@ -120,6 +120,7 @@ def test_json_says_everything_in_the_words_of_the_api() -> None:
                     {"word": "Hello", "start": 0.5, "end": 0.8, "probability": 0.97},
                     {"word": " there", "start": 0.85, "end": 1.25, "probability": 0.5},
                 ],
+                "edited": False,
             }
         ],
     }
