@@ -27,6 +27,7 @@ job_duration = Histogram(
 )
 task_queue_length = Gauge("task_queue_length", "Jobs that wait for their turn", ["kind"])
 gpu_memory = Gauge("gpu_memory_usage_bytes", "Memory of a graphics card that is taken, by whomever", ["gpu", "name"])
+webhook_tries = Counter("webhook_tries_total", "Deliveries tried, by how that ended", ["outcome"])
 transcription_rtfx = Histogram(
     "transcription_rtfx", "Audio time over processing time", buckets=(0.1, 0.5, 1, 2, 5, 10, 20, 50, 100, 500)
 )

@@ -32,7 +32,8 @@ from sqlalchemy import (
 
 from callreel import clock
 from callreel.errors import Conflict, InvalidInput, NotFound, QueueFull
-from callreel.jobs import speed
+from callreel.jobs import speed, webhooks
+from callreel.jobs.nouns import job_noun
 from callreel.storage.inserts import insert
 from callreel.storage.pages import DEFAULT_LIMIT, Page, newest_first
 from callreel.storage.tables import job, transcript
@@ -215,7 +216,8 @@ def requeue_abandoned(conn: Connection, now: float, *, all_running: bool = False
         state="failed", error=exhausted, lease_until=None, finished_at=clock.now()
     )
     requeued = _change(*abandoned).values(state="queued", lease_until=None)
-    return [id for change in (failed, requeued) for id in conn.execute(change.returning(job.c.id)).scalars()]
+    ended = [_told(conn, row).id for row in conn.execute(failed.returning(job)).mappings().all()]
+    return ended + list(conn.execute(requeued.returning(job.c.id)).scalars())
 
 
 def cancel(conn: Connection, job_id: str) -> Job:
@@ -226,7 +228,7 @@ def cancel(conn: Connection, job_id: str) -> Job:
     unfinished = (job.c.id == job_id, job.c.state.in_(("queued", "running")))
     values = {"state": "cancelled", "lease_until": None, "finished_at": clock.now()}
     if (row := _one(conn, _change(*unfinished).values(values))) is not None:
-        return Job(**row)
+        return _told(conn, row)
     found = get(conn, job_id)
     if found.state != "cancelled":
         raise Conflict(f"This job has {found.state} already.", job_id=job_id, state=found.state)
@@ -240,7 +242,7 @@ def answer(conn: Connection, job_id: str, result: dict[str, Any]) -> Job:
     )
     if (row := _one(conn, known)) is None:
         raise Conflict("Only a queued job can be answered without work.", job_id=job_id)
-    return Job(**row)
+    return _told(conn, row)
 
 
 def cached(conn: Connection, client_id: str, cache_key: str, *, since: str) -> Job | None:
@@ -328,6 +330,13 @@ def _end_attempt(conn: Connection, job_id: str, attempt: int, **values: Any) -> 
             job_id=job_id,
             attempt=attempt,
         )
+    return _told(conn, row)
+
+
+def _told(conn: Connection, row: RowMapping) -> Job:
+    """The job of a row as it was just changed; if that is its end, its client's webhooks will be told."""
+    if row["state"] in FINISHED:
+        webhooks.tell(conn, row["client_id"], "job", job_noun(dict(row)))
     return Job(**row)
 
 

@@ -13,7 +13,7 @@ from callreel.errors import CallreelError
 from callreel.server import answers
 from callreel.server.gate import Gate
 from callreel.server.requests import Requests
-from callreel.server.routes import calls, jobs, system
+from callreel.server.routes import calls, jobs, system, webhooks
 from callreel.server.services import Services
 
 GZIP_BYTES = 1024  # smaller answers go as they are
@@ -25,7 +25,7 @@ COMPRESSED = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/vnd.*")
 def create_app(services: Services) -> FastAPI:
     app = FastAPI(title="Callreel", version=__version__, summary="Records calls, rewinds them, writes down every word")
     app.state.services = services
-    for router in (jobs.router, calls.router, system.router):
+    for router in (jobs.router, calls.router, webhooks.router, system.router):
         app.include_router(router)
     app.add_exception_handler(CallreelError, answers.known)
     app.add_exception_handler(RequestValidationError, answers.not_valid)

@@ -7,20 +7,10 @@ from typing import Any
 import msgspec
 
 from callreel.calls.store import Call
+from callreel.jobs import nouns
 from callreel.jobs.store import Job
 from callreel.storage.pages import Page
 from callreel.transcripts.store import Transcript
-
-JOB_OWN = (
-    "client_id",
-    "rank_at",
-    "lease_until",
-    "not_before",
-    "params",
-    "max_attempts",
-    "idempotency_key",
-    "cache_key",
-)
 
 
 def call_noun(call: Call, transcripts: list[Transcript] | None = None) -> dict[str, Any]:
@@ -44,8 +34,7 @@ def transcript_noun(transcript: Transcript) -> dict[str, Any]:
 
 
 def job_noun(job: Job) -> dict[str, Any]:
-    noun: dict[str, Any] = msgspec.to_builtins(job)
-    return {name: value for name, value in noun.items() if name not in JOB_OWN}
+    return nouns.job_noun(msgspec.to_builtins(job))
 
 
 def page_noun(page: Page[Any], data: list[dict[str, Any]]) -> dict[str, Any]:

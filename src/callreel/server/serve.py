@@ -19,6 +19,7 @@ from callreel.engines.catalogue import resolve
 from callreel.engines.remote import AsyncRemoteEngine
 from callreel.engines.specs import final_spec, live_spec
 from callreel.errors import InvalidInput
+from callreel.jobs import webhooks
 from callreel.live.listener import Listener
 from callreel.live.scheduler import Scheduler
 from callreel.live.service import LiveEngine, LiveService
@@ -34,6 +35,7 @@ from callreel.storage.events import EventHub
 from callreel.storage.folders import DataFolder
 from callreel.tasks import transcribe
 from callreel.tasks.runner import Runner, requeue_abandoned
+from callreel.tasks.webhooks import Courier
 from callreel.transcripts.collector import Collector
 
 log = logging.getLogger("callreel.server")
@@ -142,6 +144,14 @@ async def start(settings: Settings) -> AsyncIterator[Services]:
         )
         runner.start()
         stack.push_async_callback(runner.stop)
+        courier = Courier(
+            database,
+            allow_networks=settings.sources.allow_networks,
+            keep_days=settings.retention.jobs_days,
+        )
+        await database.write(webhooks.take_back)
+        courier.start()
+        stack.push_async_callback(courier.stop)
         lag = asyncio.create_task(_measure_lag(), name="lag")
         stack.callback(lag.cancel)
         yield Services(settings, folder, database, events, runner, service, local_client, tuple(batch_warnings))

@@ -233,7 +233,7 @@ delivery = Table(
     Column("webhook_id", Text, ForeignKey("webhook.id", ondelete="CASCADE"), nullable=False),
     Column("event", Text, nullable=False),
     Column("payload", Json, nullable=False),
-    Column("state", Text, nullable=False, default="pending"),  # pending | delivered | failed
+    Column("state", Text, nullable=False, default="pending"),  # pending | sending | delivered | failed
     Column("attempts", Integer, nullable=False, default=0),
     Column("status", Integer),  # of the last answer, None when there was none
     Column("error", Text),
