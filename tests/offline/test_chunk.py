@@ -22,7 +22,7 @@ def spoken(*spans_s: tuple[float, float]) -> list[Speech]:
 def recordings(draw: st.DrawFn) -> tuple[list[Speech], Pcm]:
     """Stretches of speech with pauses between them, some very long, and the audio they lie in."""
     pauses = st.one_of(st.integers(1, samples(0.5)), st.integers(1, samples(5)))
-    lengths = st.one_of(st.integers(1, samples(4)), st.integers(1, samples(40)))
+    lengths = st.one_of(st.integers(samples(0.2), samples(4)), st.integers(samples(0.2), samples(40)))
     at, speech = 0, []
     for pause, length in draw(st.lists(st.tuples(pauses, lengths), max_size=8)):
         start = at + pause
@@ -71,6 +71,15 @@ def test_the_same_recording_is_cut_the_same_way(recording: tuple[list[Speech], P
 
 def test_no_speech_no_chunk() -> None:
     assert chunks([], CANVAS, max_s=30.0) == []
+
+
+def test_a_blip_alone_is_nothing_and_in_speech_it_is_speech() -> None:
+    assert chunks(spoken((10.0, 10.15)), CANVAS, max_s=30.0) == []
+    assert chunks(spoken((1.0, 3.0), (10.0, 10.15), (20.0, 21.0)), CANVAS, max_s=30.0) == [
+        Chunk(samples(0.8), samples(3.2)),
+        Chunk(samples(19.8), samples(21.2)),
+    ]
+    assert chunks(spoken((1.0, 3.0), (4.0, 4.15)), CANVAS, max_s=30.0) == [Chunk(samples(0.8), samples(4.35))]
 
 
 def test_what_fits_stays_together_with_a_little_around_it() -> None:

@@ -46,6 +46,20 @@ def test_what_people_repeat_stays(heard: str) -> None:
     assert cleaned(heard) == heard
 
 
+@pytest.mark.parametrize(
+    ("heard", "kept"),
+    [
+        ("nye" + "kundu" * 40, "nyekundu"),
+        ("哈哈哈哈哈哈哈哈哈哈", "哈"),
+        ("hahahaha", "hahahaha"),
+        ("1000000000", "1000000000"),
+        ("Mississippi", "Mississippi"),
+    ],
+)
+def test_a_word_that_does_not_end_is_a_loop_too(heard: str, kept: str) -> None:
+    assert cleaned(heard) == kept
+
+
 def test_what_nobody_can_say_so_fast_is_a_loop() -> None:
     assert cleaned("thank you thank you thank you thank you", word_s=0.01) == "thank you"
 

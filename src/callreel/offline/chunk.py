@@ -13,6 +13,7 @@ from callreel.audio.vad import Speech
 PADDING_S = 0.2  # round each chunk: the VAD is late by a frame or two, soft consonants are lower than its threshold
 BREAK_S = 2.0  # a pause this long always cuts: engines invent text in silence
 QUIET_STEP_S = 0.02
+LEAST_SPEECH_S = 0.2  # alone between two breaks: less is a click or a note, of which engines make a word
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +25,13 @@ class Chunk:
 
 
 def chunks(speech: Sequence[Speech], pcm: Samples, *, max_s: float) -> list[Chunk]:
-    """All speech of `pcm` in chunks of at most `max_s`, in order, not overlapping.
+    """The speech of `pcm` in chunks of at most `max_s`, in order, not overlapping.
 
     Of the pauses at which a chunk could end, the longest in its second half is taken: a cut between sentences
     costs no accuracy, one between two words of a phrase does.
     """
     limit = samples(max_s) - 2 * samples(PADDING_S)
-    pieces = [piece for stretch in speech for piece in _split_long(stretch, pcm, limit)]
+    pieces = [piece for stretch in _worth_hearing(speech) for piece in _split_long(stretch, pcm, limit)]
     groups: list[list[Speech]] = []
     for piece in pieces:
         if not groups or piece.start - groups[-1][-1].end >= samples(BREAK_S):
@@ -41,6 +42,18 @@ def chunks(speech: Sequence[Speech], pcm: Samples, *, max_s: float) -> list[Chun
             cut = _best_cut(groups[-1], limit)
             groups[-1:] = [groups[-1][:cut], groups[-1][cut:]]
     return list(_padded([Speech(g[0].start, g[-1].end) for g in groups], len(pcm)))
+
+
+def _worth_hearing(speech: Sequence[Speech]) -> Iterator[Speech]:
+    """What is spoken between two breaks, unless it is too little to be a word."""
+    together: list[Speech] = []
+    for stretch in [*speech, None]:
+        if together and (stretch is None or stretch.start - together[-1].end >= samples(BREAK_S)):
+            if sum(s.end - s.start for s in together) >= samples(LEAST_SPEECH_S):
+                yield from together
+            together = []
+        if stretch is not None:
+            together.append(stretch)
 
 
 def _best_cut(group: Sequence[Speech], limit: int) -> int:

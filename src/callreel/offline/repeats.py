@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 from callreel.engines.base import Decoded
 from callreel.offline.profiles import MAX_COMPRESSION_RATIO, MIN_AVG_LOGPROB, NO_SPEECH_PROB
@@ -11,6 +13,8 @@ from callreel.text import Segment, Word, join_words, normalized_words
 
 LONGEST_PHRASE = 16  # words
 FEWEST_PHRASES, FEWEST_WORDS = 3, 6  # repeats that can be a loop: of a phrase, of one word ("no no no" is speech)
+# Inside one word: six times the same letters. Digits are left alone, people do say a billion.
+STUTTER = re.compile(r"([^\W\d]{1,12}?)\1{5,}")
 QUICKEST_WORD_S = 0.05  # nobody speaks faster: such words were said over no sound
 
 
@@ -25,7 +29,7 @@ def without_loops(decoded: Decoded) -> tuple[Word, ...]:
     kept, at = list[Word](), 0
     while at < len(words):
         length, rounds = _loop_at(keys, words, at)
-        kept.extend(words[at : at + length])
+        kept.extend(replace(word, word=STUTTER.sub(r"\1", word.word)) for word in words[at : at + length])
         at += length * rounds
     return tuple(kept)
 
