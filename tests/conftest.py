@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
 from callreel.engines.base import EngineSpec
 from callreel.engines.whisper import WhisperEngine, load
+
+if TYPE_CHECKING:
+    from callreel.measure.harness import ServerProcess
 
 DATA = Path(__file__).parent / "data"
 SHARED_AUDIO = Path(__file__).parents[2] / "shared" / "audio"
@@ -51,3 +55,17 @@ def shared_audio() -> Path:
     if not SHARED_AUDIO.is_dir():
         missing("the real recordings (../shared/audio) are not on this machine")
     return SHARED_AUDIO
+
+
+@pytest.fixture(scope="session")
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("served")
+
+
+@pytest.fixture(scope="session")
+def server(data_folder: Path) -> Iterator[ServerProcess]:
+    """One server for all tests that leave it running; nobody has a key, its stalls are short and its uploads small."""
+    from tests.server.helpers import served
+
+    with served(data_folder) as server:
+        yield server

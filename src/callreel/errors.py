@@ -20,6 +20,7 @@ CallreelError
         DataFolderInUse     503
         OutOfSpace          507
     SourceUnavailable       502
+    ServerUnreachable       503
     ExtraMissing            501
     Cancelled               409
 """
@@ -27,6 +28,7 @@ CallreelError
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 
@@ -47,6 +49,20 @@ class CallreelError(Exception):
     def as_dict(self) -> dict[str, Any]:
         """The body under "error" of every HTTP answer, and what a failed job keeps."""
         return {"code": self.code, "message": str(self), "hint": self.hint, "detail": self.detail}
+
+    @classmethod
+    def of(cls, body: Mapping[str, Any]) -> CallreelError:
+        """`as_dict` read back: the same class, or the root under the code of one that this version does not know."""
+        code = str(body.get("code") or cls.code)
+        kind = next((kind for kind in _kinds(cls) if kind.code == code), cls)
+        detail = body.get("detail")
+        error = kind(
+            str(body.get("message") or "") or None,
+            hint=str(body.get("hint") or ""),
+            **(detail if isinstance(detail, dict) else {}),
+        )
+        error.code = code
+        return error
 
 
 class InvalidInput(CallreelError):
@@ -187,6 +203,14 @@ class SourceUnavailable(CallreelError):
     transient = True
 
 
+class ServerUnreachable(CallreelError):
+    """No Callreel server answers there; start one with `callreel serve`, or say where it is with --url."""
+
+    code = "server_unreachable"
+    status = 503
+    transient = True
+
+
 class ExtraMissing(CallreelError):
     """This needs a package that is not installed here; the hint names the command that installs it."""
 
@@ -199,3 +223,9 @@ class Cancelled(CallreelError):
 
     code = "cancelled"
     status = 409
+
+
+def _kinds(root: type[CallreelError]) -> Iterator[type[CallreelError]]:
+    yield root
+    for kind in root.__subclasses__():
+        yield from _kinds(kind)

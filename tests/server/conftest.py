@@ -10,18 +10,6 @@ from callreel.measure.harness import ServerProcess
 from tests.server.helpers import caller, make_clients, served
 
 
-@pytest.fixture(scope="session")
-def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("served")
-
-
-@pytest.fixture(scope="session")
-def server(data_folder: Path) -> Iterator[ServerProcess]:
-    """One server for all tests that leave it running; nobody has a key, its stalls are short and its uploads small."""
-    with served(data_folder) as server:
-        yield server
-
-
 @pytest.fixture
 def api(server: ServerProcess) -> Iterator[httpx.Client]:
     """The local client, which needs no key."""

@@ -13,6 +13,7 @@ from callreel.cli.doctor import doctor
 from callreel.cli.serve import serve
 from callreel.cli.shell import Shell
 from callreel.cli.transcribe import transcribe
+from callreel.cli.watch import watch
 
 # Before numpy is there: its BLAS threads wait for each other and for the engine's, which are the ones that help.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -24,5 +25,5 @@ def main() -> None:
     """Callreel records calls, rewinds them, and writes down every word."""
 
 
-for command in (bench, config, doctor, serve, transcribe):
+for command in (bench, config, doctor, serve, transcribe, watch):
     main.add_command(command)

@@ -20,6 +20,7 @@ import time
 
 import msgspec
 
+from callreel import logs
 from callreel.engines import frames
 from callreel.engines.base import Engine, EngineSpec
 from callreel.engines.calls import Call, Calls
@@ -124,7 +125,7 @@ def _abandon() -> None:
 def main() -> None:
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, for the whole group: the parent ends us when it ends
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    logs.inherit()
     fd, spec, nice = sys.argv[1:]
     if int(nice):
         os.nice(int(nice))

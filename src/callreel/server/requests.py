@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
-from contextvars import ContextVar
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from callreel import clock, metrics
 from callreel.errors import CallreelError
+from callreel.logs import request_id
 from callreel.server.answers import answer
 
 log = logging.getLogger("callreel.requests")
@@ -19,8 +19,6 @@ HEADER = "X-Request-ID"
 SANE = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 NO_ROUTE = "none"  # so that paths that somebody made up are one time series, not one each
-
-request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 
 class Requests:
@@ -49,7 +47,7 @@ class Requests:
         try:
             await self._app(scope, receive, with_id)
         except Exception:
-            log.exception("%s %s failed, request %s", scope["method"], scope["path"], id)
+            log.exception("%s %s failed", scope["method"], scope["path"])
             if status is not None:
                 raise  # half an answer is out: the server closes the connection over it
             await answer(CallreelError(), scope["path"])(scope, receive, with_id)
@@ -59,5 +57,5 @@ class Requests:
             route = getattr(scope.get("route"), "path", NO_ROUTE)
             metrics.requests.labels(method, route, str(status)).inc()
             metrics.request_duration.labels(method, route).observe(took_s)
-            log.debug("%s %s %s in %.1f ms, request %s", scope["method"], scope["path"], status, took_s * 1000, id)
+            log.debug("%s %s %s in %.1f ms", scope["method"], scope["path"], status, took_s * 1000)
             request_id.reset(token)
