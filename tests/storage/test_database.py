@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 from callreel import clock
 from callreel.errors import DataFolderInUse, StorageUnavailable
 from callreel.storage import sqlite
-from callreel.storage.database import Database
+from callreel.storage.database import READERS, Database
 from tests.storage.works import add, names
 
 
@@ -22,6 +23,18 @@ def test_a_read_sees_what_was_acknowledged(database: Database) -> None:
     async def scenario() -> None:
         assert await database.write(lambda conn: add("a", conn)) == "a"
         assert await database.read(names) == {"a"}
+
+    asyncio.run(scenario())
+
+
+def test_a_long_read_holds_up_no_other(database: Database) -> None:
+    go_on = threading.Event()
+
+    async def scenario() -> None:
+        held = [asyncio.create_task(database.read(lambda conn: go_on.wait(30))) for _ in range(READERS - 1)]
+        assert await asyncio.wait_for(database.read(names), 30) == set()
+        go_on.set()
+        assert await asyncio.gather(*held) == [True] * (READERS - 1)
 
     asyncio.run(scenario())
 

@@ -1,13 +1,14 @@
-"""The embedded database: one folder, one process, one thread that writes and one that reads."""
+"""The embedded database: one folder, one process, one thread that writes and a few that read."""
 
 from __future__ import annotations
 
 import asyncio
 import fcntl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from queue import LifoQueue
 from typing import TypeVar
 
 from sqlalchemy import Connection
@@ -19,6 +20,8 @@ from callreel.storage.writer import CLOSED, GroupWriter
 
 T = TypeVar("T")
 
+READERS = 4  # so that a long read, such as the transcript of hours, holds up nobody's short ones
+
 
 class Database:
     """SQLite in one data folder. A work is a function of a Connection: it queries, and never commits.
@@ -26,11 +29,13 @@ class Database:
     A write that was acknowledged is on the disk; a read that starts afterwards sees it.
     """
 
-    def __init__(self, writer: Connection, reader: Connection, held: ExitStack) -> None:
+    def __init__(self, writer: Connection, readers: Sequence[Connection], held: ExitStack) -> None:
         self._writer = GroupWriter(writer)
-        self._reader = reader
-        self._reading = ThreadPoolExecutor(1, thread_name_prefix="callreel-reader")
-        self._held = held  # the two connections and the lock of the folder
+        self._idle = LifoQueue[Connection]()  # readers; the one used last has its pages in memory
+        for reader in readers:
+            self._idle.put(reader)
+        self._reading = ThreadPoolExecutor(len(readers), thread_name_prefix="callreel-reader")
+        self._held = held  # the connections and the lock of the folder
 
     @classmethod
     def open(cls, data_folder: Path) -> Database:
@@ -45,8 +50,8 @@ class Database:
             with sqlite.connect(path, sqlite.MIGRATOR) as connection, connection.begin():
                 migrate(connection)
             writer = opening.enter_context(sqlite.connect(path, sqlite.WRITER))
-            reader = opening.enter_context(sqlite.connect(path, sqlite.READER))
-            return cls(writer, reader, opening.pop_all())
+            readers = [opening.enter_context(sqlite.connect(path, sqlite.READER)) for _ in range(READERS)]
+            return cls(writer, readers, opening.pop_all())
 
     def submit(self, work: Callable[[Connection], T]) -> Future[T]:
         """Queue `work` for the writer thread, from any thread.
@@ -61,7 +66,7 @@ class Database:
         return await asyncio.wrap_future(self.submit(work))
 
     async def read(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` in the reader thread on one snapshot of the database; it cannot write."""
+        """Run `work` in a reader's thread on one snapshot of the database; it cannot write."""
         try:
             future = self._reading.submit(self._read, work)
         except RuntimeError:  # the one refusal of an executor: it was shut down
@@ -75,8 +80,12 @@ class Database:
         self._held.close()
 
     def _read(self, work: Callable[[Connection], T]) -> T:
-        with sqlite.named_faults(), self._reader.begin():
-            return work(self._reader)
+        reader = self._idle.get()
+        try:
+            with sqlite.named_faults(), reader.begin():
+                return work(reader)
+        finally:
+            self._idle.put(reader)
 
 
 @contextmanager
