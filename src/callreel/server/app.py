@@ -13,7 +13,7 @@ from callreel.errors import CallreelError
 from callreel.server import answers
 from callreel.server.gate import Gate
 from callreel.server.requests import Requests
-from callreel.server.routes import calls, jobs, system, webhooks
+from callreel.server.routes import calls, events, jobs, search, segments, system, transcripts, webhooks
 from callreel.server.services import Services
 
 GZIP_BYTES = 1024  # smaller answers go as they are
@@ -25,8 +25,8 @@ COMPRESSED = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/vnd.*")
 def create_app(services: Services) -> FastAPI:
     app = FastAPI(title="Callreel", version=__version__, summary="Records calls, rewinds them, writes down every word")
     app.state.services = services
-    for router in (jobs.router, calls.router, webhooks.router, system.router):
-        app.include_router(router)
+    for resource in (jobs, calls, transcripts, segments, events, search, webhooks, system):
+        app.include_router(resource.router)
     app.add_exception_handler(CallreelError, answers.known)
     app.add_exception_handler(RequestValidationError, answers.not_valid)
     app.add_exception_handler(HTTPException, answers.http)
