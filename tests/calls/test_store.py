@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, update
 from sqlalchemy.exc import IntegrityError
 
 from callreel.calls import store
 from callreel.calls.store import Call, Stream
-from callreel.errors import Conflict, NotFound
+from callreel.errors import Conflict, InvalidInput, NotFound
+from callreel.storage import tables
+from tests.storage.plans import plan
 
 
 @pytest.fixture
@@ -71,6 +75,58 @@ def test_an_external_id_may_come_again(conn: Connection, client_id: str) -> None
         for external_id in ("uid", "other", "uid")
     ]
     assert store.list_calls(conn, client_id, external_id="uid").data == [made[2], made[0]]
+
+
+def test_calls_are_listed_by_state_labels_and_time(conn: Connection, client_id: str) -> None:
+    made = [
+        store.create_call(conn, client_id=client_id, mode="file", state=state)
+        for state in ("done", "failed", "done", "live")
+    ]
+    for call, labels, at in zip(
+        made,
+        ({"team": "a", "x/y": "1"}, {"team": "a"}, {"team": "b"}, {}),
+        (
+            "2026-01-01T00:00:00.000Z",
+            "2026-01-02T00:00:00.000Z",
+            "2026-01-03T00:00:00.000Z",
+            "2026-01-04T00:00:00.000Z",
+        ),
+        strict=True,
+    ):
+        conn.execute(update(tables.call).where(tables.call.c.id == call.id).values(labels=labels, created_at=at))
+
+    def listed(**filters: Any) -> list[int]:
+        ids = [call.id for call in made]
+        return [ids.index(call.id) for call in store.list_calls(conn, client_id, **filters).data]
+
+    assert listed(state="done") == [2, 0]
+    assert listed(labels={"team": "a"}) == [1, 0]
+    assert listed(labels={"team": "a", "x/y": "1"}) == [0]
+    assert listed(labels={"team": "c"}) == []
+    assert listed(since="2026-01-02T00:00:00.000Z", until="2026-01-04T00:00:00.000Z") == [2, 1]
+    assert listed(labels={"team": "a"}, state="failed", since="2026") == [1]
+    for name in ('"', "a b", "", "x" * 65, "a'b"):
+        with pytest.raises(InvalidInput):
+            listed(labels={name: "x"})
+
+
+def test_lists_and_look_ups_use_indexes(conn: Connection, client_id: str) -> None:
+    newest = "SEARCH call USING INDEX ix_call_client_id_created_at_id (client_id=?"
+    for found in (
+        plan(conn, lambda: store.list_calls(conn, client_id)),
+        plan(conn, lambda: store.list_calls(conn, client_id, state="done", labels={"a": "b"}, since="2026")),
+    ):
+        assert newest in found and "FOR ORDER BY" not in found.split("track")[0]
+    by_id = plan(conn, lambda: store.list_calls(conn, client_id, external_id="uid"))
+    assert "(client_id=? AND external_id=?)" in by_id
+    assert "SCAN" not in plan(conn, lambda: store.get_call(conn, "none", client_id))
+
+
+def test_calls_by_their_ids(conn: Connection, call: Call, client_id: str, other_client_id: str) -> None:
+    track = store.add_track(conn, call.id, "caller")
+    other = store.create_call(conn, client_id=other_client_id, mode="live", state="live")
+    found = {one.id: one.tracks for one in store.get_calls(conn, [call.id, other.id, "none"])}
+    assert found == {call.id: (track,), other.id: ()}
 
 
 def test_a_finished_call_keeps_its_end_and_what_is_known(conn: Connection, call: Call, client_id: str) -> None:

@@ -173,16 +173,6 @@ def test_a_full_queue_says_how_long_to_wait(queue: Queue) -> None:
     assert refusal.value.detail["retry_after_s"] == 4.0  # 2 places are needed, 8 s a job, 4 at once
 
 
-def test_an_answer_that_is_known_needs_no_work(queue: Queue) -> None:
-    made = queue.add()
-    done = store.answer(queue.conn, made.id, {"transcript_id": "t"})
-    assert (done.state, done.result, done.attempts) == ("succeeded", {"transcript_id": "t"}, 0)
-    assert done.finished_at is not None
-    with pytest.raises(Conflict):
-        store.answer(queue.conn, made.id, {})
-    assert queue.claim() is None
-
-
 def test_a_result_is_found_again_while_its_transcript_is_there(queue: Queue, other_client_id: str) -> None:
     conn, client_id = queue.conn, queue.client_id
     call = create_call(conn, client_id=client_id, mode="postcall_only", state="done")

@@ -11,7 +11,7 @@ from callreel.errors import CallreelError
 
 
 def plan(conn: Connection, run: Callable[[], object]) -> str:
-    """The plan of the one UPDATE, SELECT or DELETE that `run` executes, whatever it finds."""
+    """The plans of each UPDATE, SELECT and DELETE that `run` executes, whatever it finds, a step a line."""
     statements: list[str] = []
     raw = conn.connection.driver_connection
     assert raw is not None
@@ -20,5 +20,9 @@ def plan(conn: Connection, run: Callable[[], object]) -> str:
         run()
     raw.set_trace_callback(None)
     ours = [sql for sql in statements if sql.startswith(("UPDATE", "SELECT", "DELETE"))]
-    (statement,) = [sql for sql in ours if "main'." not in sql]  # the others are what FTS5 asks of its own tables
-    return "\n".join(conn.execute(text(f"EXPLAIN QUERY PLAN {statement}")).scalars("detail"))
+    plans = [
+        conn.execute(text(f"EXPLAIN QUERY PLAN {sql}")).scalars("detail")
+        for sql in ours
+        if "main'." not in sql  # what FTS5 asks of its own tables
+    ]
+    return "\n".join(step for steps in plans for step in steps)

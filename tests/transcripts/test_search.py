@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -10,8 +11,9 @@ from sqlalchemy import Connection, delete
 from callreel.accounts.keys import create_client
 from callreel.calls import store as calls
 from callreel.errors import InvalidInput
-from callreel.storage import tables
+from callreel.storage import sqlite, tables
 from callreel.storage.database import Database
+from callreel.storage.migrate import migrate
 from callreel.text import Segment, Word
 from callreel.transcripts import edits, store
 from callreel.transcripts.search import CUT, MOST_QUERY, SNIPPET, Moment, search
@@ -254,19 +256,16 @@ def test_the_reader_can_search(database: Database) -> None:
     assert [moment.snippet for moment in page.data] == ["hello there"]
 
 
-def test_the_index_survives_a_vacuum(database: Database) -> None:
-    def fill(conn: Connection) -> str:
-        client_id, _ = create_client(conn, "owner", "user")
-        archive = Archive(conn, client_id)
-        for n in range(5):
-            archive.call(f"number {n}")
-        conn.execute(delete(tables.transcript_line).where(tables.transcript_line.c.text == "number 1"))
-        return client_id
-
-    client_id = database.submit(fill).result()
-    raw = database._reader.connection.driver_connection
-    assert raw is not None
-    raw.execute("PRAGMA query_only = OFF")
-    raw.execute("VACUUM")
-    page = asyncio.run(database.read(lambda conn: search(conn, client_id, "number 3")))
-    assert [moment.snippet for moment in page.data] == ["number 3"]
+def test_the_index_survives_a_vacuum(tmp_path: Path) -> None:
+    path = tmp_path / "callreel.db"
+    with sqlite.connect(path, sqlite.MIGRATOR) as conn, conn.begin():
+        migrate(conn)
+    with sqlite.connect(path, sqlite.WRITER) as conn:
+        with conn.begin():
+            archive = Archive(conn, create_client(conn, "owner", "user")[0])
+            for n in range(5):
+                archive.call(f"number {n}")
+            conn.execute(delete(tables.transcript_line).where(tables.transcript_line.c.text == "number 1"))
+        sqlite.driver(conn).execute("VACUUM")
+        with conn.begin():
+            assert archive.texts("number 3") == ["number 3"]

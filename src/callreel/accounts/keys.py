@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from dataclasses import dataclass
 
-from sqlalchemy import Connection, exists, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, exists, select, update
 
-from callreel.errors import Conflict, InvalidInput
+from callreel.errors import Conflict, InvalidInput, NotFound
 from callreel.storage.inserts import insert
+from callreel.storage.pages import DEFAULT_LIMIT, Page, newest_first
 from callreel.storage.tables import client
 
 KEY_PREFIX = "cr_"  # so that people and secret scanners know one when they see it
 KEY_BYTES = 32
 LOCAL_CLIENT = "local"
 ROLES = ("admin", "user")
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Who holds a key, or, not `active`, did until it was taken back."""
+
+    id: str
+    name: str
+    role: str
+    active: bool
+    created_at: str
 
 
 def new_key() -> str:
@@ -57,6 +70,45 @@ def client_of_key(conn: Connection, key: str) -> str | None:
     return conn.execute(select(client.c.id).where(client.c.key_hash == key_hash(key))).scalar_one_or_none()
 
 
+def get_client(conn: Connection, client_id: str) -> Client:
+    """One client, other than the server's own. Raises NotFound."""
+    row = conn.execute(select(client).where(*_holder(client_id))).mappings().one_or_none()
+    if row is None:
+        raise NotFound(client_id=client_id)
+    return _client(row)
+
+
+def list_clients(conn: Connection, cursor: str | None = None, limit: int = DEFAULT_LIMIT) -> Page[Client]:
+    """All clients but the server's own, newest first. Raises InvalidInput as `pages.newest_first` does."""
+    page = newest_first(conn, client, client.c.name != LOCAL_CLIENT, cursor=cursor, limit=limit)
+    return Page([_client(row) for row in page.data], page.next)
+
+
+def rotate(conn: Connection, client_id: str) -> str:
+    """A new key for a client, also for one whose key was taken back; its old one is good for nothing from now on.
+
+    Raises NotFound.
+    """
+    key = new_key()
+    if conn.execute(update(client).where(*_holder(client_id)).values(key_hash=key_hash(key))).rowcount == 0:
+        raise NotFound(client_id=client_id)
+    return key
+
+
+def revoke(conn: Connection, client_id: str) -> Client:
+    """Take a client's key back; its calls stay, and so does its name. Twice is harmless.
+
+    Raises NotFound, and Conflict for the last admin's while others have keys: nobody could make another then.
+    """
+    found = get_client(conn, client_id)
+    others = select(client.c.role).where(client.c.key_hash.is_not(None), client.c.id != client_id)
+    roles = set(conn.execute(others).scalars())
+    if found.active and found.role == "admin" and roles == {"user"}:
+        raise Conflict("This is the last admin's key; make another admin, or take back the users' keys, first.")
+    conn.execute(update(client).where(client.c.id == client_id).values(key_hash=None))
+    return get_client(conn, client_id)
+
+
 def role_of(conn: Connection, client_id: str) -> str:
     """The role of a client that there is."""
     role: str = conn.execute(select(client.c.role).where(client.c.id == client_id)).scalar_one()
@@ -66,3 +118,11 @@ def role_of(conn: Connection, client_id: str) -> str:
 def any_key(conn: Connection) -> bool:
     """Whether anybody holds a key yet."""
     return conn.execute(select(exists().where(client.c.key_hash.is_not(None)))).scalar_one()
+
+
+def _holder(client_id: str) -> tuple[ColumnElement[bool], ...]:
+    return client.c.id == client_id, client.c.name != LOCAL_CLIENT
+
+
+def _client(row: RowMapping) -> Client:
+    return Client(row["id"], row["name"], row["role"], row["key_hash"] is not None, row["created_at"])

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, ScalarSelect, func, literal, select, update
+from sqlalchemy import ColumnElement, Connection, ScalarSelect, func, literal, select, update
 from sqlalchemy import insert as insert_into
 
 from callreel import clock
+from callreel.calls.labels import require_names
 from callreel.errors import Conflict, NotFound
 from callreel.storage.inserts import insert
 from callreel.storage.pages import DEFAULT_LIMIT, Page, newest_first
@@ -220,12 +221,28 @@ def list_calls(
     client_id: str,
     *,
     external_id: str | None = None,
+    state: State | None = None,
+    labels: Mapping[str, str] | None = None,
+    since: str | None = None,
+    until: str | None = None,
     cursor: str | None = None,
     limit: int = DEFAULT_LIMIT,
 ) -> Page[Call]:
-    """A client's calls with their tracks, newest first. Raises InvalidInput as `pages.newest_first` does."""
-    conditions = [call.c.client_id == client_id] + ([] if external_id is None else [call.c.external_id == external_id])
-    page = newest_first(conn, call, *conditions, cursor=cursor, limit=limit)
+    """A client's calls with their tracks, newest first; those that have all these `labels` and were made in
+    `since` <= time < `until` (RFC 3339 UTC, as `clock.now` writes it). Raises InvalidInput.
+    """
+    wanted: list[ColumnElement[bool]] = [call.c.client_id == client_id]
+    if external_id is not None:
+        wanted.append(call.c.external_id == external_id)
+    if state is not None:
+        wanted.append(call.c.state == state)
+    if since is not None:
+        wanted.append(call.c.created_at >= since)
+    if until is not None:
+        wanted.append(call.c.created_at < until)
+    require_names(labels or {})  # they become a path into JSON
+    wanted += [call.c.labels[name].as_string() == value for name, value in (labels or {}).items()]
+    page = newest_first(conn, call, *wanted, cursor=cursor, limit=limit)
     tracks = _tracks(conn, [row["id"] for row in page.data])
     return Page([Call(**row, tracks=tracks[row["id"]]) for row in page.data], page.next)
 

@@ -235,16 +235,6 @@ def cancel(conn: Connection, job_id: str) -> Job:
     return found
 
 
-def answer(conn: Connection, job_id: str, result: dict[str, Any]) -> Job:
-    """End a queued job that needs no work: its result is known already. Raises Conflict when it is not queued."""
-    known = _change(job.c.id == job_id, job.c.state == "queued").values(
-        state="succeeded", result=result, started_at=clock.now(), finished_at=clock.now()
-    )
-    if (row := _one(conn, known)) is None:
-        raise Conflict("Only a queued job can be answered without work.", job_id=job_id)
-    return _told(conn, row)
-
-
 def cached(conn: Connection, client_id: str, cache_key: str, *, since: str) -> Job | None:
     """The newest job of this client with this key that succeeded since then (RFC 3339), its transcript still there."""
     transcript_id = job.c.result["transcript_id"].as_string()

@@ -13,7 +13,7 @@ import numpy as np
 from sqlalchemy import URL, Connection, NullPool, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
-from callreel.errors import StorageUnavailable
+from callreel.errors import OutOfSpace, StorageUnavailable
 
 BUSY_TIMEOUT_S = 5.0  # how long a statement waits for a lock that another program holds
 
@@ -86,8 +86,9 @@ def driver(connection: Connection) -> sqlite3.Connection:
 
 
 def unavailable(error: BaseException) -> StorageUnavailable:
-    """A StorageUnavailable that `error` is the cause of, in words under `detail["cause"]`."""
-    fault = StorageUnavailable(cause=str(error.orig if isinstance(error, DBAPIError) else error))
+    """A StorageUnavailable (a full disk: OutOfSpace) that `error` is the cause of, in words under `detail["cause"]`."""
+    below = error.orig if isinstance(error, DBAPIError) else error
+    fault = (OutOfSpace if _primary_code(below) == sqlite3.SQLITE_FULL else StorageUnavailable)(cause=str(below))
     fault.__cause__ = error
     return fault
 
@@ -95,8 +96,12 @@ def unavailable(error: BaseException) -> StorageUnavailable:
 def named(error: BaseException) -> BaseException:
     """`error`, or StorageUnavailable for what SQLite says about disks and locks."""
     below = error.orig if isinstance(error, DBAPIError) else error
-    primary = getattr(below, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF  # the bits above are the extended code
-    return unavailable(error) if primary in _FAULTS else error
+    return unavailable(error) if _primary_code(below) in _FAULTS else error
+
+
+def _primary_code(error: BaseException | None) -> int:
+    code: int = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK)
+    return code & 0xFF  # the bits above are the extended code
 
 
 @contextmanager

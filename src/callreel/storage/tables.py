@@ -86,7 +86,7 @@ call = Table(
     Column("labels", Json, nullable=False, default=dict),
     _created_at(),
     Index(None, "client_id", "created_at", "id"),
-    Index(None, "client_id", "external_id"),
+    Index(None, "client_id", "external_id", "created_at", "id"),
     Index(None, "created_at"),
 )
 

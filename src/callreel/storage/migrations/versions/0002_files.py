@@ -31,6 +31,8 @@ def upgrade() -> None:
     _transcripts()
     _webhooks()
     op.create_index(None, "call", ["created_at"])
+    op.drop_index("ix_call_client_id_external_id", "call")
+    op.create_index(None, "call", ["client_id", "external_id", "created_at", "id"])
 
 
 def _jobs() -> None:
@@ -127,6 +129,8 @@ def downgrade() -> None:
     for table in ("delivery", "webhook", "transcript_line", "edit"):
         op.drop_table(table)
     op.drop_index("ix_call_created_at", "call")
+    op.drop_index("ix_call_client_id_external_id_created_at_id", "call")
+    op.create_index(None, "call", ["client_id", "external_id"])
     for columns in ("state_kind_rank_at_id", "state_kind_finished_at", "client_id_idempotency_key"):
         op.drop_index(f"ix_job_{columns}", "job")
     for columns in ("client_id_cache_key", "call_id_created_at_id", "finished_at"):
