@@ -192,7 +192,7 @@ def test_what_is_sent_and_asked() -> None:
         client.create_key("ann", "admin")
         assert client.rotate_key("i")["key"] == "cr_1"
         client.revoke_key("i")
-        assert len(list(client.keys())) == 2
+        assert len(list(client.clients())) == 2
         client.cancel("j")
     method, path, headers, body = asked[0]
     assert (method, path, headers["Idempotency-Key"]) == ("POST", "/v1/jobs", "k")

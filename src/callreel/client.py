@@ -165,7 +165,7 @@ class Client:
     def health(self) -> Noun:
         return self._json("GET", "/health")
 
-    def keys(self) -> Iterator[Noun]:
+    def clients(self) -> Iterator[Noun]:
         """Every client that holds a key; for admins, as the two below."""
         return self._pages("/v1/keys", {})
 

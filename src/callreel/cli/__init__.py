@@ -10,6 +10,7 @@ from callreel import __version__
 from callreel.cli.bench import bench
 from callreel.cli.config import config
 from callreel.cli.doctor import doctor
+from callreel.cli.keys import keys
 from callreel.cli.serve import serve
 from callreel.cli.shell import Shell
 from callreel.cli.transcribe import transcribe
@@ -25,5 +26,5 @@ def main() -> None:
     """Callreel records calls, rewinds them, and writes down every word."""
 
 
-for command in (bench, config, doctor, serve, transcribe, watch):
+for command in (bench, config, doctor, keys, serve, transcribe, watch):
     main.add_command(command)

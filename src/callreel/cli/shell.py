@@ -9,11 +9,12 @@ from typing import Any, NoReturn
 
 import click
 
-from callreel.errors import CallreelError
+from callreel.errors import CallreelError, Unauthorized
 
 NAME = "callreel"  # however it was started
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 TRACEBACKS = "CALLREEL_LOG_LEVEL"  # at debug, errors that we do not know show where they come from
+KEY_HINT = "Give one with --key or CALLREEL_KEY"
 
 
 class Shell(click.Group):
@@ -40,7 +41,7 @@ class Shell(click.Group):
         except (click.Abort, KeyboardInterrupt):
             sys.exit(INTERRUPTED)
         except CallreelError as error:
-            _end(FAILED, str(error), error.hint)
+            _end(FAILED, str(error), error.hint or KEY_HINT * isinstance(error, Unauthorized))
         except OSError as error:
             _end(FAILED, f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
         except Exception as error:
