@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection, delete, update
+from sqlalchemy import Connection, delete
 from sqlalchemy.dialects import postgresql
 
 from callreel.calls.store import create_call
@@ -133,7 +133,6 @@ def test_hot_queries_use_indexes(queue: Queue) -> None:
     for run, index in (
         (lambda: store.find(conn, client_id, "k"), f"{by_key} (client_id=? AND idempotency_key=?)"),
         (lambda: store.cached(conn, client_id, "k", since=""), f"{by_cache_key} (client_id=? AND cache_key=?)"),
-        (lambda: store.remove_finished(conn, "2026"), "ix_job_finished_at (finished_at<?)"),
         (lambda: store.list_page(conn, client_id), "ix_job_client_id_created_at_id (client_id=?)"),
         (lambda: store.list_page(conn, client_id, call_id="c"), "ix_job_call_id_created_at_id (call_id=?)"),
         (lambda: store.unfinished(conn), "(state=?)"),
@@ -195,30 +194,6 @@ def test_a_result_is_found_again_while_its_transcript_is_there(queue: Queue, oth
     assert store.cached(conn, client_id, "c", since="") == first
     conn.execute(delete(transcript))
     assert store.cached(conn, client_id, "c", since="") is None
-
-
-def test_only_a_finished_job_is_removed(queue: Queue, other_client_id: str) -> None:
-    made = queue.add()
-    with pytest.raises(Conflict, match="cancel"):
-        store.remove(queue.conn, made.id, queue.client_id)
-    cancelled = store.cancel(queue.conn, made.id)
-    with pytest.raises(NotFound):
-        store.remove(queue.conn, made.id, other_client_id)
-    assert store.remove(queue.conn, made.id, queue.client_id) == cancelled
-    with pytest.raises(NotFound):
-        queue.get(made)
-
-
-def test_old_jobs_are_removed_by_kind_and_age(queue: Queue) -> None:
-    ended = [queue.add(kind=kind) for kind in ("transcribe", "export", "transcribe", "export")]
-    for i, made in enumerate(ended):
-        store.cancel(queue.conn, made.id)
-        queue.conn.execute(update(job).where(job.c.id == made.id).values(finished_at=f"2026-01-0{i + 1}"))
-    waiting = queue.add()
-    assert store.remove_finished(queue.conn, "2026-01-03", kind="export") == [ended[1].id]
-    assert store.remove_finished(queue.conn, "2026-02", limit=1) == [ended[0].id]
-    assert set(store.remove_finished(queue.conn, "2026-02")) == {ended[2].id, ended[3].id}
-    assert queue.get(waiting) == waiting
 
 
 def test_the_unfinished_jobs_of_a_call(queue: Queue) -> None:

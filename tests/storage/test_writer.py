@@ -9,7 +9,7 @@ from sqlalchemy import Connection, event
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import OperationalError
 
-from callreel.errors import StorageUnavailable
+from callreel.errors import OutOfSpace, StorageUnavailable
 from callreel.storage import writer
 from callreel.storage.database import Database
 from callreel.storage.writer import GroupWriter
@@ -112,10 +112,10 @@ def test_a_failed_commit_fails_the_group_and_passes(database: Database) -> None:
     assert asyncio.run(database.read(names)) == {"next"}
 
 
-def test_a_full_disk_is_storage_unavailable_until_there_is_room(database: Database) -> None:
+def test_a_full_disk_is_out_of_space_until_there_is_room(database: Database) -> None:
     database.submit(lambda conn: limit_pages(8, conn)).result()
     stored: list[str] = []
-    with pytest.raises(StorageUnavailable) as fault:
+    with pytest.raises(OutOfSpace) as fault:
         for i in range(1000):
             stored.append(database.submit(lambda conn, i=i: add(f"{i:04}" * 500, conn)).result())
     assert "full" in fault.value.detail["cause"]

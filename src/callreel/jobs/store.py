@@ -22,7 +22,6 @@ from sqlalchemy import (
     RowMapping,
     Subquery,
     Update,
-    delete,
     exists,
     func,
     select,
@@ -248,24 +247,6 @@ def cached(conn: Connection, client_id: str, cache_key: str, *, since: str) -> J
     newest = query.order_by(job.c.finished_at.desc(), job.c.id.desc()).limit(1)
     row = conn.execute(newest).mappings().one_or_none()
     return None if row is None else Job(**row)
-
-
-def remove(conn: Connection, job_id: str, client_id: str | None = None) -> Job:
-    """Delete a finished job, and nothing of what it made. Raises NotFound, and Conflict for one that has not ended."""
-    found = get(conn, job_id, client_id)
-    gone = conn.execute(delete(job).where(job.c.id == job_id, job.c.state.in_(FINISHED)))
-    if gone.rowcount == 0:
-        raise Conflict("This job has not ended; cancel it first.", job_id=job_id, state=found.state)
-    return found
-
-
-def remove_finished(conn: Connection, before: str, kind: str | None = None, limit: int = 1000) -> list[str]:
-    """Delete up to `limit` jobs that ended before then (RFC 3339), of one kind if given; returns their ids."""
-    old = select(job.c.id).where(job.c.finished_at < before)
-    if kind is not None:
-        old = old.where(job.c.kind == kind)
-    oldest = old.order_by(job.c.finished_at).limit(limit)
-    return list(conn.execute(delete(job).where(job.c.id.in_(oldest)).returning(job.c.id)).scalars())
 
 
 def unfinished(conn: Connection, call_id: str | None = None) -> list[str]:
