@@ -31,3 +31,4 @@ webhook_tries = Counter("webhook_tries_total", "Deliveries tried, by how that en
 transcription_rtfx = Histogram(
     "transcription_rtfx", "Audio time over processing time", buckets=(0.1, 0.5, 1, 2, 5, 10, 20, 50, 100, 500)
 )
+model_memory = Gauge("model_memory_bytes", "Resident memory of an engine process", ["role", "model"])

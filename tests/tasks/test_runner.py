@@ -11,23 +11,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from sqlalchemy import Connection
 
+from callreel import clock
 from callreel.accounts import keys
 from callreel.calls import store as calls
-from callreel.engines.base import EngineSpec
 from callreel.jobs import store as jobs
-from callreel.offline.pipeline import TRACK, TranscribeOptions
-from callreel.server.supervision import EngineProcess
-from callreel.settings import Jobs
+from callreel.offline.pipeline import TranscribeOptions
+from callreel.server.pool import EnginePool, PoolLimits, default_memory
+from callreel.server.speech import Speech
+from callreel.settings import Engines, Jobs, Settings
 from callreel.storage.database import Database
 from callreel.storage.events import EventHub
 from callreel.storage.folders import DataFolder
+from callreel.tasks import attempt as starting
 from callreel.tasks import runner as module
 from callreel.tasks import transcribe
-from callreel.tasks.runner import Runner, backoff_s, requeue_abandoned
+from callreel.tasks.runner import Runner, RunnerLimits, backoff_s, requeue_abandoned
+from callreel.text import text_of
 from callreel.transcripts import store as transcripts
 
 DEADLINE_S = 30.0
@@ -40,22 +42,15 @@ class Shop:
     runner: Runner
     client: str
 
-    async def order(self, file: Path | None) -> jobs.Job:
-        def enqueue(conn: Connection) -> jobs.Job:
-            call = calls.create_call(conn, client_id=self.client, mode="postcall_only", state="processing")
-            calls.add_track(conn, call.id, TRACK)
-            made, _ = jobs.enqueue(
-                conn,
-                client_id=self.client,
-                kind=transcribe.KIND,
-                params=msgspec.to_builtins(TranscribeOptions("en")),
-                call_id=call.id,
+    async def order(self, file: Path | None, sha256: str | None = None) -> jobs.Job:
+        params = transcribe.Params(TranscribeOptions("en"), sha256=sha256)
+        call_id = clock.new_id()
+        job, _ = await self.database.write(
+            lambda conn: transcribe.submit(
+                conn, client_id=self.client, call_id=call_id, title="", params=params, priority="normal"
             )
-            return made
-
-        job = await self.database.write(enqueue)
-        assert job.call_id is not None
-        source = self.folder.source_of(job.call_id)
+        )
+        source = self.folder.source_of(call_id)
         source.parent.mkdir(parents=True)
         if file is not None:
             shutil.copyfile(file, source)
@@ -80,20 +75,22 @@ class Shop:
 
 
 @asynccontextmanager
-async def shop(data: Path, model: Path, **chosen: Any) -> AsyncIterator[Shop]:
+async def shop(data: Path, model: Path, slots: int = 1, **limits: Any) -> AsyncIterator[Shop]:
     folder = DataFolder(data)
     database = Database.open(data)
     folder.create()
-    engine = EngineProcess("batch", EngineSpec("whisper", str(model), "models", threads=2), folder.run)
-    await engine.start()
-    options = {"slots": 1, "lease_s": 30.0, "memory_bytes": 8 << 30, "engine_warnings": ("take care",), **chosen}
-    runner = Runner(database, EventHub(), folder, engine_socket=engine.path, **options)
+    pool = EnginePool(folder.run, PoolLimits(default_memory()))
+    settings = Settings(data_dir=data, engine="whisper", model=str(model), engines=Engines(threads=2))
+    limits = {"cache_ttl_s": 0.0, **limits}
+    runner = Runner(
+        database, EventHub(), folder, Speech(settings, pool), RunnerLimits({transcribe.KIND: slots}, **limits)
+    )
     runner.start()
     try:
         yield Shop(database, folder, runner, await database.write(keys.ensure_local_client))
     finally:
         await runner.stop()
-        await engine.stop()
+        await pool.stop()
         database.close()
 
 
@@ -111,8 +108,30 @@ def test_several_slots_do_all_jobs_once(tmp_path: Path, toy_model: Path, toy_aud
                 done = await s.ended(order)
                 assert (done.state, done.attempts) == ("succeeded", 1)
                 found = await s.database.read(lambda conn, o=order: transcripts.of_call(conn, o.call_id))
-                assert len(found) == 1 and found[0].warnings == ["take care"] and found[0].job_id == order.id
+                assert len(found) == 1 and found[0].job_id == order.id
             assert list(s.folder.work.iterdir()) == []
+
+    asyncio.run(run())
+
+
+def test_the_same_file_again_is_answered_from_what_was_written_then(
+    tmp_path: Path, toy_model: Path, toy_audio: Path
+) -> None:
+    async def run() -> None:
+        async with shop(tmp_path, toy_model, cache_ttl_s=60.0) as s:
+            first = await s.ended(await s.order(toy_audio / "en_short.wav", sha256="a" * 64))
+            again = await s.ended(await s.order(toy_audio / "en_short.wav", sha256="a" * 64))
+            other = await s.ended(await s.order(toy_audio / "en_short.wav", sha256="b" * 64))
+            unknown = await s.ended(await s.order(toy_audio / "en_short.wav"))
+            ended = (first, again, other, unknown)
+            assert [job.state for job in ended] == ["succeeded"] * 4
+            assert [job.result and job.result.get("cached") for job in ended] == [None, True, None, None]
+            texts = []
+            for job in ended:
+                (found,) = await s.database.read(lambda conn, j=job: transcripts.of_call(conn, j.call_id or ""))
+                texts.append(text_of(await s.database.read(lambda conn, t=found: transcripts.segments(conn, t.id))))
+                assert await s.call_state(job) == "done"
+            assert texts[0] and len(set(texts)) == 1
 
     asyncio.run(run())
 
@@ -145,14 +164,14 @@ def test_a_mistake_of_ours_costs_a_job_and_no_slot(
 def test_a_process_that_cannot_be_started_is_tried_again(
     tmp_path: Path, toy_model: Path, toy_audio: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, python = module.sys.executable, tmp_path / "no-python"
+    real, python = starting.sys.executable, tmp_path / "no-python"
 
     async def run() -> None:
         async with shop(tmp_path / "data", toy_model) as s:
-            monkeypatch.setattr(module.sys, "executable", str(python))
+            monkeypatch.setattr(starting.sys, "executable", str(python))
             order = await s.order(toy_audio / "en_short.wav")
             await s.until(order, lambda found: found.attempts >= 1 and found.error is not None)
-            monkeypatch.setattr(module.sys, "executable", real)
+            monkeypatch.setattr(starting.sys, "executable", real)
             done = await s.ended(order)
             assert done.state == "succeeded" and 2 <= done.attempts <= 3
 

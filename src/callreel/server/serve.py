@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import os
 import signal
 import socket
 import time
@@ -15,9 +16,7 @@ import uvicorn
 
 from callreel import logs, metrics
 from callreel.accounts import keys
-from callreel.engines.catalogue import resolve
 from callreel.engines.remote import AsyncRemoteEngine
-from callreel.engines.specs import final_spec, live_spec
 from callreel.errors import InvalidInput
 from callreel.jobs import webhooks
 from callreel.live.listener import Listener
@@ -26,15 +25,15 @@ from callreel.live.service import LiveEngine, LiveService
 from callreel.live.session import LiveOptions
 from callreel.live.tracklog import TrackLog
 from callreel.server.app import create_app
+from callreel.server.pool import EnginePool, PoolLimits, default_memory
 from callreel.server.services import Services
 from callreel.server.sockets import whisperlive
-from callreel.server.supervision import BATCH_NICE, EngineProcess
+from callreel.server.speech import Speech
 from callreel.settings import Settings
 from callreel.storage.database import Database
 from callreel.storage.events import EventHub
 from callreel.storage.folders import DataFolder
-from callreel.tasks import transcribe
-from callreel.tasks.runner import Runner, requeue_abandoned
+from callreel.tasks.runner import Runner, RunnerLimits, requeue_abandoned
 from callreel.tasks.webhooks import Courier
 from callreel.transcripts.collector import Collector
 
@@ -76,7 +75,6 @@ async def _main(settings: Settings) -> None:
 @asynccontextmanager
 async def start(settings: Settings) -> AsyncIterator[Services]:
     """Everything but the sockets, ready to serve; all of it ends with the context."""
-    loop = asyncio.get_running_loop()
     folder = DataFolder(settings.data_dir.absolute())
     async with AsyncExitStack() as stack:
         folder.root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -88,60 +86,11 @@ async def start(settings: Settings) -> AsyncIterator[Services]:
         if abandoned:
             log.info("%d jobs of the server before this one are queued again", len(abandoned))
 
-        for_files, batch_warnings = resolve(final_spec(settings))
-        for_streams, live_warnings = resolve(live_spec(settings))
-        batch = EngineProcess("batch", for_files, folder.run, nice=BATCH_NICE)
-        live = EngineProcess("live", for_streams, folder.run)
-        for process in (batch, live):
-            stack.push_async_callback(process.stop)
-            await process.start()
-
         events = EventHub()
-        collector = Collector(database)
-        stack.push_async_callback(_drain, collector)
-        tracklog = TrackLog(
-            folder.live, deliver=loop.call_soon_threadsafe, on_trouble=_say_trouble, fsync=settings.live.fsync
-        )
-        stack.callback(tracklog.shutdown)
-        listener = Listener(loop.call_soon_threadsafe)
-        stack.callback(listener.shutdown)
-        remote = AsyncRemoteEngine(live.path)
-        stack.callback(remote.close)
-        hello = await remote.hello()
-        scheduler = Scheduler(
-            remote,
-            slots=settings.engines.threads,
-            max_batch=hello.capabilities.batch,
-            min_window_s=hello.capabilities.min_window_s,
-        )
-        scheduler.start()
-        stack.push_async_callback(scheduler.stop)
-        service = LiveService(
-            database=database,
-            collector=collector,
-            events=events,
-            folder=folder,
-            log_=tracklog,
-            listener=listener,
-            scheduler=scheduler,
-            engine=LiveEngine(hello.name, hello.model, hello.capabilities, tuple(live_warnings)),
-            defaults=LiveOptions(
-                endpoint_silence_s=settings.live.endpoint_silence_s,
-                hop_s=settings.live.hop_s,
-                max_window_s=hello.capabilities.max_window_s,
-            ),
-            buffer_s=settings.live.buffer_s,
-        )
-        runner = Runner(
-            database,
-            events,
-            folder,
-            engine_socket=batch.path,
-            engine_warnings=tuple(batch_warnings),
-            slots=settings.jobs.max_concurrent.get(transcribe.KIND, 0),
-            lease_s=settings.jobs.lease_s,
-            memory_bytes=settings.jobs.memory,
-        )
+        speech = Speech(settings, await stack.enter_async_context(_pool(settings, folder)))
+        _, file_warnings = await speech.resolve(None, None, _say_download)
+        live = await _live(stack, settings, folder, database, events, speech)
+        runner = Runner(database, events, folder, speech, _limits(settings))
         runner.start()
         stack.push_async_callback(runner.stop)
         courier = Courier(
@@ -154,7 +103,92 @@ async def start(settings: Settings) -> AsyncIterator[Services]:
         stack.push_async_callback(courier.stop)
         lag = asyncio.create_task(_measure_lag(), name="lag")
         stack.callback(lag.cancel)
-        yield Services(settings, folder, database, events, runner, service, local_client, tuple(batch_warnings))
+        yield Services(settings, folder, database, events, runner, live, speech, local_client, tuple(file_warnings))
+
+
+@asynccontextmanager
+async def _pool(settings: Settings, folder: DataFolder) -> AsyncIterator[EnginePool]:
+    models = settings.models
+    pool = EnginePool(
+        folder.run, PoolLimits(models.memory or default_memory(), models.max_loaded, models.unload, models.idle_s)
+    )
+    pool.start()
+    try:
+        yield pool
+    finally:
+        await pool.stop()
+
+
+async def _live(
+    stack: AsyncExitStack,
+    settings: Settings,
+    folder: DataFolder,
+    database: Database,
+    events: EventHub,
+    speech: Speech,
+) -> LiveService:
+    """Live streams, their engine loaded; all of it ends with `stack`."""
+    loop = asyncio.get_running_loop()
+    spec, warnings = await speech.resolve_live(_say_download)
+    lease = await stack.enter_async_context(speech.lease("live", spec))
+    collector = Collector(database)
+    stack.push_async_callback(_drain, collector)
+    tracklog = TrackLog(
+        folder.live, deliver=loop.call_soon_threadsafe, on_trouble=_say_trouble, fsync=settings.live.fsync
+    )
+    stack.callback(tracklog.shutdown)
+    listener = Listener(loop.call_soon_threadsafe)
+    stack.callback(listener.shutdown)
+    remote = AsyncRemoteEngine(lease.path)
+    stack.callback(remote.close)
+    hello = await remote.hello()
+    scheduler = Scheduler(
+        remote,
+        slots=settings.engines.threads,
+        max_batch=hello.capabilities.batch,
+        min_window_s=hello.capabilities.min_window_s,
+    )
+    scheduler.start()
+    stack.push_async_callback(scheduler.stop)
+    return LiveService(
+        database=database,
+        collector=collector,
+        events=events,
+        folder=folder,
+        log_=tracklog,
+        listener=listener,
+        scheduler=scheduler,
+        engine=LiveEngine(hello.name, hello.model, hello.capabilities, tuple(warnings)),
+        defaults=LiveOptions(
+            endpoint_silence_s=settings.live.endpoint_silence_s,
+            hop_s=settings.live.hop_s,
+            max_window_s=hello.capabilities.max_window_s,
+        ),
+        buffer_s=settings.live.buffer_s,
+    )
+
+
+def _limits(settings: Settings) -> RunnerLimits:
+    jobs = settings.jobs
+    # Decodes share the engine's threads; a job more than there are cores would only wait with its file in memory.
+    most = None if "max_concurrent" in jobs.model_fields_set else os.cpu_count() or 1
+    return RunnerLimits(
+        slots={kind: min(slots, most or slots) for kind, slots in jobs.max_concurrent.items()},
+        lease_s=jobs.lease_s,
+        memory_bytes=jobs.memory,
+        batch_min=settings.batch.min,
+        batch_max=settings.batch.max,
+        max_audio_s=jobs.max_audio_s,
+        max_file_bytes=settings.max_file_size,
+        fetch_timeout_s=settings.sources.timeout_s,
+        allow_networks=settings.sources.allow_networks,
+        cache_ttl_s=jobs.cache_ttl_s,
+        performance=settings.log.performance,
+    )
+
+
+async def _say_download(percent: float) -> None:
+    log.info("downloading the model: %.0f %%", percent)
 
 
 async def _first_client(database: Database, host: str) -> str | None:

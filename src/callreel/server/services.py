@@ -12,6 +12,7 @@ from callreel.errors import Forbidden
 from callreel.live.service import LiveService
 from callreel.server.access import Access, Asker
 from callreel.server.machine import Machine
+from callreel.server.speech import Speech
 from callreel.settings import Settings
 from callreel.storage.database import Database
 from callreel.storage.events import Events, Subscription
@@ -29,6 +30,7 @@ class Services:
     events: Events
     runner: Runner
     live: LiveService
+    speech: Speech
     local_client: str | None
     engine_warnings: tuple[str, ...]
     watchers: set[Subscription] = field(default_factory=set)  # open event streams, which end when the server stops

@@ -28,9 +28,9 @@ CHILD_ENVIRONMENT = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_N
 class EngineProcess:
     """One engine child. Its listening socket is ours, so callers wait in its backlog while it is started again."""
 
-    def __init__(self, role: str, spec: EngineSpec, folder: Path, *, nice: int = 0) -> None:
+    def __init__(self, role: str, spec: EngineSpec, path: Path, *, nice: int = 0) -> None:
         self.role, self.spec, self._nice = role, spec, nice
-        self.path = folder / f"{role}.sock"
+        self.path = path
         if len(os.fsencode(self.path)) > MAX_SOCKET_PATH:
             raise InvalidInput(
                 f"The data folder's path is too long for a socket: {self.path}",
@@ -42,6 +42,11 @@ class EngineProcess:
         self._listener.listen(128)
         self._watch: asyncio.Task[None] | None = None
         self._child: asyncio.subprocess.Process | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Of the child that runs now; None before the first."""
+        return None if self._child is None else self._child.pid
 
     async def start(self) -> None:
         await self._spawn()

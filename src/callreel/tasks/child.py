@@ -2,7 +2,8 @@
 
     python -m callreel.tasks.child MEMORY_BYTES
 
-The order comes on standard input as one frame, reports go out on standard output. It ends when its input closes.
+The order comes on standard input as one frame, reports go out on standard output, the job's log on standard error. It
+ends when its input closes.
 """
 
 from __future__ import annotations
@@ -22,9 +23,12 @@ from callreel.tasks.messages import Failed, Report, TranscribeOrder
 
 NICE = 10  # below the server and the live engine, above the batch engine that it feeds
 
+log = logging.getLogger("callreel.job")
+
 
 def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs whole URLs, which may hold a secret
     memory, allowed = int(sys.argv[1]), resource.getrlimit(resource.RLIMIT_AS)[1]
     if allowed != resource.RLIM_INFINITY:
         memory = min(memory, allowed)
@@ -43,12 +47,17 @@ def main() -> None:
     try:
         report(transcribe.run(order, report))
     except MemoryError:
-        report(Failed(InvalidInput(f"This file needs more than {memory} bytes of memory").as_dict(), transient=False))
+        report(_failed(InvalidInput(f"This file needs more than {memory} bytes of memory")))
     except CallreelError as error:
-        report(Failed(error.as_dict(), transient=error.transient))
+        report(_failed(error))
     except Exception as error:  # a bug or a library's surprise: the job must say so rather than vanish
-        logging.exception("the job failed")
+        log.exception("the job failed")
         report(Failed(CallreelError(f"{type(error).__name__}: {error}").as_dict(), transient=False))
+
+
+def _failed(error: CallreelError) -> Failed:
+    log.error("%s: %s", error.code, error)
+    return Failed(error.as_dict(), error.transient)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What goes over a job child's pipes: its order in, then progress and one outcome out."""
+"""What goes over a job child's pipes: its order in, then what it has come to and one outcome out."""
 
 from __future__ import annotations
 
@@ -7,19 +7,39 @@ from typing import Any, TypeAlias
 import msgspec
 
 from callreel.offline.pipeline import Progress, TranscribeOptions, Transcription
+from callreel.text import Segment
+
+
+class Source(msgspec.Struct, frozen=True):
+    """The file to read. With `url` it is fetched to `path` first, unless an earlier attempt has done so."""
+
+    path: str
+    url: str | None = None
+    allow_networks: tuple[str, ...] = ()
+    max_bytes: int = 0
+    timeout_s: float = 0.0
 
 
 class TranscribeOrder(msgspec.Struct, tag="transcribe"):
-    """Paths are the server's own. The engine is spoken to over its socket, with `engine_warnings` known before."""
+    """Paths are the server's own; `work` outlives an attempt. The engine is spoken to over its socket."""
 
-    source: str
+    source: Source
     work: str
     engine_socket: str
     options: TranscribeOptions
+    batch_min: int
+    batch_max: int
+    max_audio_s: float
 
 
 class Progressed(msgspec.Struct, tag="progress"):
     progress: Progress
+
+
+class Spoken(msgspec.Struct, tag="spoken"):
+    """Segments that are certain, each once and in their final order."""
+
+    segments: list[Segment]
 
 
 class Transcribed(msgspec.Struct, tag="transcribed"):
@@ -34,4 +54,5 @@ class Failed(msgspec.Struct, tag="failed"):
     transient: bool
 
 
-Report: TypeAlias = Progressed | Transcribed | Failed
+Outcome: TypeAlias = Transcribed | Failed
+Report: TypeAlias = Progressed | Spoken | Transcribed | Failed

@@ -4,29 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import random
 import shutil
-import sys
 import time
-from asyncio.subprocess import PIPE, Process
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Literal, Protocol
 
 import msgspec
 from sqlalchemy import Connection
 
-from callreel import metrics
-from callreel.engines import frames
-from callreel.errors import CallreelError, Conflict, StorageUnavailable
+from callreel import clock, metrics
+from callreel.engines.base import EngineSpec
+from callreel.errors import CallreelError, Conflict, ModelMissing, StorageUnavailable
 from callreel.jobs import store as jobs
-from callreel.offline.pipeline import TranscribeOptions
+from callreel.offline.pipeline import Progress
 from callreel.storage.database import Database
 from callreel.storage.events import Events
 from callreel.storage.folders import DataFolder
 from callreel.tasks import transcribe
-from callreel.tasks.messages import Failed, Progressed, Report, Transcribed, TranscribeOrder
+from callreel.tasks.attempt import Attempt
+from callreel.tasks.messages import Failed, Outcome, Progressed, Source, Spoken, Transcribed, TranscribeOrder
 
 log = logging.getLogger("callreel.jobs")
 
@@ -36,58 +38,68 @@ STORE_RETRY_S = 1.0
 CALL_STATES = {"succeeded": "done", "failed": "failed", "cancelled": "failed"}  # what a job's end makes of its call
 
 
-class JobDied(CallreelError):
-    """The job's process ended without a word: it was killed, or it ran out of memory."""
+class Lease(Protocol):
+    """An engine at `path`; set `broken` where it turns out not to work."""
 
-    code = "job_died"
-    transient = True
+    path: Path
+    broken: bool
 
 
-@dataclass(eq=False, slots=True)
-class _Attempt:
-    """One run of a job; once `over` its process is not wanted any more, also if it is only being started."""
+class Engines(Protocol):
+    """Where a job gets its engine from."""
 
-    job: jobs.Job
-    child: Process | None = None
-    over: bool = False
+    async def resolve(
+        self, engine: str | None, model: str | None, on_progress: Callable[[float], Awaitable[None]]
+    ) -> tuple[EngineSpec, list[str]]:
+        """What to load for what was asked for, its model on this machine, and what its transcripts must say.
 
-    def end(self) -> None:
-        self.over = True
-        if self.child is not None and self.child.returncode is None:
-            self.child.kill()
+        `on_progress` is told percents of a download. Raises InvalidInput, ModelMissing.
+        """
+        ...
+
+    def lease(self, role: Literal["live", "batch"], spec: EngineSpec) -> AbstractAsyncContextManager[Lease]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerLimits:
+    """`slots` is how many jobs of each kind run at once; the rest is as in the settings of the same names."""
+
+    slots: dict[str, int]
+    lease_s: float = 30.0
+    memory_bytes: int = 8 << 30
+    batch_min: int = 1
+    batch_max: int = 8
+    max_audio_s: float = 24 * 3600.0
+    max_file_bytes: int = 500 * 10**6
+    fetch_timeout_s: float = 600.0
+    allow_networks: tuple[str, ...] = ()
+    cache_ttl_s: float = 3600.0
+    performance: bool = False  # a line a job in the server's log
 
 
 class Runner:
-    """`slots` jobs at once. `wake()` after an enqueue; `cancelled(job)` after a cancel in the store."""
+    """As many jobs at once as their kinds have slots. `wake()` after an enqueue; `cancelled(job)` after a cancel."""
 
     def __init__(
-        self,
-        database: Database,
-        events: Events,
-        folder: DataFolder,
-        *,
-        engine_socket: Path,
-        engine_warnings: tuple[str, ...],
-        slots: int,
-        lease_s: float,
-        memory_bytes: int,
+        self, database: Database, events: Events, folder: DataFolder, engines: Engines, limits: RunnerLimits
     ) -> None:
         self._database, self._events, self._folder = database, events, folder
-        self._engine_socket, self._warnings = engine_socket, engine_warnings
-        self._slots, self._lease_s, self._memory_bytes = slots, lease_s, memory_bytes
+        self._engines, self.limits = engines, limits
         self._wake = asyncio.Event()
-        self._attempts: set[_Attempt] = set()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._attempts: set[Attempt] = set()
+        self._dispatcher: asyncio.Task[None] | None = None
+        self._running: dict[asyncio.Task[None], str] = {}  # the kind each is of
 
     def start(self) -> None:
-        self._tasks = [asyncio.create_task(self._work(), name=f"runner-{i}") for i in range(self._slots)]
+        self._dispatcher = asyncio.create_task(self._dispatch(), name="runner")
 
     async def stop(self) -> None:
         """End what runs; it is queued again, and the attempt does not count."""
         stopped = [attempt.job for attempt in self._attempts]
-        for task in self._tasks:
+        tasks = [task for task in (self._dispatcher, *self._running) if task is not None]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         with suppress(StorageUnavailable):  # then the next start finds them, as after a crash
             await self._database.write(lambda conn: [jobs.release(conn, job.id, job.attempts) for job in stopped])
 
@@ -99,42 +111,54 @@ class Runner:
         for attempt in self._attempts:
             if attempt.job.id == job.id:
                 attempt.end()
+        self._clear(job)
         self._publish_end(job)
 
-    async def _work(self) -> None:
+    async def _dispatch(self) -> None:
         while True:
             self._wake.clear()
             try:
-                abandoned, job = await self._database.write(self._claim)
+                abandoned, job = await self._database.write(partial(self._claim, self._kinds_with_room()))
                 for lost in abandoned:
                     self._publish_end(lost)
                 if job is not None:
-                    await self._run(job)
+                    self._begin(job)
                     continue
             except StorageUnavailable as error:
                 log.error("no job can be claimed: %s", error)
-            except Exception:  # a mistake of ours must not cost a slot
-                log.exception("a job could not be brought to its end; it is queued again when its lease is over")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), IDLE_S)
 
-    def _claim(self, conn: Connection) -> tuple[list[jobs.Job], jobs.Job | None]:
+    def _kinds_with_room(self) -> list[str]:
+        busy = Counter(self._running.values())
+        return [kind for kind, slots in self.limits.slots.items() if busy[kind] < slots]
+
+    def _claim(self, kinds: list[str], conn: Connection) -> tuple[list[jobs.Job], jobs.Job | None]:
         now = time.time()
         failed = [job for job in requeue_abandoned(conn, now) if job.state == "failed"]
-        return failed, jobs.claim(conn, kinds=(transcribe.KIND,), lease_s=self._lease_s, now=now)
+        return failed, jobs.claim(conn, kinds=kinds, lease_s=self.limits.lease_s, now=now)
+
+    def _begin(self, job: jobs.Job) -> None:
+        task = asyncio.create_task(self._run(job), name=f"job-{job.id}")
+        self._running[task] = job.kind
+
+        def ended(task: asyncio.Task[None]) -> None:
+            del self._running[task]
+            self.wake()
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.error("job %s: it is queued again when its lease is over", job.id, exc_info=error)
+
+        task.add_done_callback(ended)
 
     async def _run(self, job: jobs.Job) -> None:
         log.info("job %s: attempt %d", job.id, job.attempts)
         self._publish(job)
-        attempt = _Attempt(job)
+        attempt = Attempt(job)
         self._attempts.add(attempt)
-        # An attempt that lost its lease may still be ending while the next one begins: each has its own folder.
-        work = self._folder.work_of(f"{job.id}.{job.attempts}")
         began = time.monotonic()
         heartbeat = asyncio.create_task(self._heartbeat(attempt))
         try:
-            work.mkdir(parents=True, exist_ok=True)
-            outcome = await self._child(attempt, work)
+            outcome = await self._outcome(attempt)
         except CallreelError as error:
             outcome = Failed(error.as_dict(), error.transient)
         except Exception as error:  # the machine is out of space or processes, or a mistake of ours
@@ -143,83 +167,97 @@ class Runner:
         finally:
             self._attempts.discard(attempt)
             heartbeat.cancel()
-            shutil.rmtree(work, ignore_errors=True)
         metrics.job_duration.labels(job.kind).observe(time.monotonic() - began)
-        ended = await self._end(job, outcome)
+        ended = await self._end(attempt, outcome)
         if ended is not None:
             metrics.jobs_ended.labels(job.kind, ended.state).inc()
-            if ended.usage is not None:
-                metrics.transcription_rtfx.observe(ended.usage["rtfx"])
+            self._tell_usage(ended)
+            if ended.state in jobs.FINISHED:
+                self._clear(ended)
             self._publish_end(ended)
 
-    async def _child(self, attempt: _Attempt, work: Path) -> Transcribed | Failed:
-        """Run the job's process to its end; it dies with this task. Raises JobDied."""
-        job = attempt.job
-        child = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "callreel.tasks.child",
-            str(self._memory_bytes),
-            stdin=PIPE,
-            stdout=PIPE,
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
-        )
-        assert child.stdin is not None and child.stdout is not None
-        attempt.child = child
-        try:
-            if attempt.over:
-                child.kill()
-            child.stdin.write(frames.pack(self._order(job, work)))
-            while True:
-                body = await frames.receive_async(child.stdout)
-                report: Report = msgspec.msgpack.decode(body, type=Report)
-                if not isinstance(report, Progressed):
-                    return report
-                await self._progressed(job, report)
-        except (asyncio.IncompleteReadError, ConnectionError) as error:
-            raise JobDied(exit_code=await child.wait()) from error
-        finally:
-            if child.returncode is None:
-                child.kill()
-                await child.wait()
+    async def _outcome(self, attempt: Attempt) -> Outcome | jobs.Job:
+        """What the attempt comes to; a job of the same client that has come to it before."""
+        job, params = attempt.job, transcribe.Params.of(attempt.job)
 
-    def _order(self, job: jobs.Job, work: Path) -> TranscribeOrder:
+        async def downloading(percent: float) -> None:
+            await self._report(job, Progressed(Progress(round(percent, 1), "download model")))
+
+        spec, warnings = await self._engines.resolve(params.engine, params.model, downloading)
+        attempt.warnings, attempt.cache_key = tuple(warnings), transcribe.cache_key(params, spec)
+        if (earlier := await self._cached(job, attempt.cache_key)) is not None:
+            return earlier
+        folder = self._folder.work_of(job.id)
+        folder.mkdir(parents=True, exist_ok=True)
+        async with self._engines.lease("batch", spec) as lease:
+            outcome = await attempt.run(
+                self._order(job, params, folder, lease.path),
+                lambda report: self._report(job, report),
+                log_file=self._folder.log_of(job.id),
+                memory_bytes=self.limits.memory_bytes,
+            )
+            lease.broken = isinstance(outcome, Failed) and outcome.error["code"] == ModelMissing.code
+            return outcome
+
+    async def _cached(self, job: jobs.Job, cache_key: str | None) -> jobs.Job | None:
+        if cache_key is None or self.limits.cache_ttl_s == 0:
+            return None
+        since = clock.ago(self.limits.cache_ttl_s)
+        return await self._database.read(lambda conn: jobs.cached(conn, job.client_id, cache_key, since=since))
+
+    def _order(self, job: jobs.Job, params: transcribe.Params, work: Path, engine: Path) -> TranscribeOrder:
         assert job.call_id is not None
+        limits = self.limits
         return TranscribeOrder(
-            source=str(self._folder.source_of(job.call_id)),
+            source=Source(
+                path=str(self._folder.source_of(job.call_id)),
+                url=params.url,
+                allow_networks=limits.allow_networks,
+                max_bytes=limits.max_file_bytes,
+                timeout_s=limits.fetch_timeout_s,
+            ),
             work=str(work),
-            engine_socket=str(self._engine_socket),
-            options=msgspec.convert(job.params, TranscribeOptions),
+            engine_socket=str(engine),
+            options=params.options,
+            batch_min=limits.batch_min,
+            batch_max=limits.batch_max,
+            max_audio_s=limits.max_audio_s,
         )
 
-    async def _progressed(self, job: jobs.Job, report: Progressed) -> None:
+    async def _report(self, job: jobs.Job, report: Progressed | Spoken) -> None:
+        """Tell the watchers, and store progress; what cannot be stored now is followed by what can."""
+        if isinstance(report, Spoken):
+            self._events.publish(job.id, "segments", {"segments": report.segments})
+            return
         progress = msgspec.to_builtins(report.progress)
-        assert job.call_id is not None
-        self._events.publish(job.call_id, "job", {"id": job.id, "state": "running", "progress": progress})
+        self._tell(job, {"id": job.id, "state": "running", "progress": progress})
         try:
             await self._database.write(lambda conn: jobs.progress(conn, job.id, job.attempts, progress))
         except StorageUnavailable:
-            log.warning("job %s: progress not stored", job.id)  # the next one will be
+            log.warning("job %s: progress not stored", job.id)
 
-    async def _heartbeat(self, attempt: _Attempt) -> None:
+    async def _heartbeat(self, attempt: Attempt) -> None:
         """Keep the lease; an attempt that is over (the lease was lost) is stopped."""
-        job = attempt.job
+        job, lease_s = attempt.job, self.limits.lease_s
         while True:
-            await asyncio.sleep(self._lease_s / 3)
+            await asyncio.sleep(lease_s / 3)
             try:
                 if not await self._database.write(
-                    lambda conn: jobs.heartbeat(conn, job.id, job.attempts, self._lease_s, time.time())
+                    lambda conn: jobs.heartbeat(conn, job.id, job.attempts, lease_s, time.time())
                 ):
                     attempt.end()
             except StorageUnavailable:
                 log.warning("job %s: heartbeat not stored", job.id)
 
-    async def _end(self, job: jobs.Job, outcome: Transcribed | Failed) -> jobs.Job | None:
+    async def _end(self, attempt: Attempt, outcome: Outcome | jobs.Job) -> jobs.Job | None:
         """Commit the outcome, however long the database is away; None if the attempt was not ours any more."""
+        job = attempt.job
 
         def end(conn: Connection) -> jobs.Job:
             if isinstance(outcome, Transcribed):
-                return transcribe.commit(conn, job, outcome, self._warnings)
+                return transcribe.commit(conn, job, outcome, attempt.warnings, attempt.cache_key)
+            if isinstance(outcome, jobs.Job):
+                return transcribe.commit_cached(conn, job, outcome)
             retry_at = time.time() + backoff_s(job.attempts) if outcome.transient else None
             failed = jobs.fail(conn, job.id, job.attempts, outcome.error, retry_at=retry_at)
             if failed.state == "failed":
@@ -241,9 +279,34 @@ class Runner:
                 log.exception("job %s: its outcome cannot be stored", job.id)
                 outcome = Failed(CallreelError(f"{type(error).__name__}: {error}").as_dict(), transient=False)
 
+    def _clear(self, job: jobs.Job) -> None:
+        """Remove what served to resume a job that has ended."""
+        shutil.rmtree(self._folder.work_of(job.id), ignore_errors=True)
+
+    def _tell_usage(self, job: jobs.Job) -> None:
+        if job.state != "succeeded" or job.usage is None:
+            return
+        metrics.transcription_rtfx.observe(job.usage["rtfx"])
+        if self.limits.performance:
+            used = job.usage
+            log.info(
+                "job %s: %.1f s for %.1f s of audio (RTFx %.1f), %.0f MB, %.0f %% CPU",
+                job.id,
+                used["wall_s"],
+                used["audio_s"],
+                used["rtfx"],
+                used["peak_rss_bytes"] / 1e6,
+                100 * used["cpu_s"] / used["wall_s"],
+            )
+
     def _publish(self, job: jobs.Job) -> None:
+        self._tell(job, {"id": job.id, "state": job.state, "error": job.error})
+
+    def _tell(self, job: jobs.Job, data: dict[str, object]) -> None:
+        """To those who watch the job, and those who watch its call."""
+        self._events.publish(job.id, "job", data)
         assert job.call_id is not None
-        self._events.publish(job.call_id, "job", {"id": job.id, "state": job.state, "error": job.error})
+        self._events.publish(job.call_id, "job", data)
 
     def _publish_end(self, job: jobs.Job) -> None:
         """Tell of a job that is over, or to be tried again, and of its call."""
