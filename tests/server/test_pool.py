@@ -42,7 +42,7 @@ async def pool(folder: Path, memory: int = PLENTY, **limits: Any) -> AsyncIterat
 
 async def until(condition: Any) -> None:
     async with asyncio.timeout(DEADLINE_S):
-        while not condition():  # of processes: nobody tells us
+        while not condition():  # noqa: ASYNC110  of processes: nobody tells us
             await asyncio.sleep(0.02)
 
 
