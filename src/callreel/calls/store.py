@@ -50,8 +50,13 @@ class Call:
     tracks: tuple[Track, ...] = ()
 
     @classmethod
-    def of_file(cls, title: str, duration_s: float, language: str | None, tracks: Iterable[str]) -> Call:
-        """A call that stands in no database: a file that was transcribed on the command line."""
+    def of_file(
+        cls, title: str, duration_s: float, language: str | None, tracks: Iterable[tuple[str, str | None, int | None]]
+    ) -> Call:
+        """A call that stands in no database: a file that was transcribed on the command line.
+
+        `tracks` are (name, speaker, channel).
+        """
         at = clock.now()
         call_id = clock.new_id()
         return cls(
@@ -68,7 +73,7 @@ class Call:
             speakers={},
             labels={},
             created_at=at,
-            tracks=tuple(Track(clock.new_id(), call_id, name) for name in tracks),
+            tracks=tuple(Track(clock.new_id(), call_id, *track) for track in tracks),
         )
 
 

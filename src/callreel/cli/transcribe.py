@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 from contextlib import suppress
@@ -37,7 +36,9 @@ SHAPE = ("max_line_chars", "max_lines", "min_cue_s", "max_cue_s", "timestamps") 
 @click.option("--threads", "engines.threads", type=click.IntRange(1), help="Decodes at once, one core each.")
 @click.option("--profile", "final.profile", help="fast, balanced or accurate.")
 @click.option("--language", help="ISO 639-1 code; detected if not given.")
-@click.option("--task", type=click.Choice(["transcribe", "translate"]), default="transcribe", help="translate: English.")
+@click.option(
+    "--task", type=click.Choice(["transcribe", "translate"]), default="transcribe", help="translate: English."
+)
 @click.option("--prompt", default="", help="Text that steers spelling and style.")
 @click.option("--hotwords", default="", help="Words to expect.")
 @click.option("--channels", type=click.Choice(["mix", "split"]), default="mix", help="split: a track a channel.")
@@ -121,12 +122,14 @@ def _written(
     for warning in done.warnings:
         click.echo(f"callreel: {file.name}: {warning}", err=True)
     # What the formats want to know of a call and a transcript; neither is stored.
-    call = Call.of_file(file.name, done.duration_s, done.language, done.tracks)
+    call = Call.of_file(
+        file.name, done.duration_s, done.language, [(track.name, track.speaker, track.channel) for track in done.tracks]
+    )
     transcript = Transcript.of_file(engine.name, engine.model, done.language, [*warnings, *done.warnings])
     return format.render(call, transcript, done.segments, shape)
 
 
-def _show(bar: ProgressBar[Progress], progress: Progress) -> None:
+def _show(bar: ProgressBar[Progress | None], progress: Progress) -> None:
     bar.update(int(progress.percent) - bar.pos, progress)
 
 
@@ -146,7 +149,9 @@ class _Target:
 
     def __post_init__(self) -> None:
         if self.output not in (None, STDOUT) and len(self.files) > 1 and not Path(str(self.output)).is_dir():
-            raise InvalidInput(f"{self.output} is one file for {len(self.files)}", hint="Give a folder that exists, or -")
+            raise InvalidInput(
+                f"{self.output} is one file for {len(self.files)}", hint="Give a folder that exists, or -"
+            )
         paths = [self.path(file) for file in self.files]
         for path in paths:
             if path is not None and path in self.files:
@@ -173,7 +178,7 @@ class _Target:
         part = path.with_name(f".{path.name}.part")
         try:
             part.write_bytes(content)
-            os.replace(part, path)
+            part.replace(path)
         except OSError as error:
             with suppress(OSError):
                 part.unlink()

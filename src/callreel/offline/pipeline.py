@@ -35,11 +35,12 @@ DECODING, LISTENING = 5.0, 10.0  # percent done when the transcribing begins, as
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a transcription is: `percent` 0..100, `eta_s` None while unknown."""
+    """How far a transcription is: `percent` 0..100, `eta_s` and `rtfx` None while unknown."""
 
     percent: float
     step: str
     eta_s: float | None = None
+    rtfx: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +214,8 @@ class _Run:
             share, spent = min(1.0, done_s / total_s), time.monotonic() - began
             now_s = done_s - before_s
             eta_s = round(spent * (total_s - done_s) / now_s, 1) if now_s > 0 else None
-            self._on_progress(Progress(round(LISTENING + (99 - LISTENING) * share, 1), "transcribe", eta_s))
+            rtfx = round(seconds(sound.n_samples) * now_s / total_s / spent, 1) if now_s > 0 else None
+            self._on_progress(Progress(round(LISTENING + (99 - LISTENING) * share, 1), "transcribe", eta_s, rtfx))
         return language, segments
 
 

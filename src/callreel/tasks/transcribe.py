@@ -21,6 +21,7 @@ from callreel.engines.base import EngineSpec
 from callreel.engines.remote import RemoteEngine
 from callreel.errors import NotFound, UnreadableMedia
 from callreel.jobs import store as jobs
+from callreel.offline.checkpoint import Checkpoint
 from callreel.offline.pipeline import Progress, TranscribeOptions, transcribe
 from callreel.tasks.messages import Progressed, Report, Source, Spoken, Transcribed, TranscribeOrder
 from callreel.transcripts import store as transcripts
@@ -115,17 +116,19 @@ def run(order: TranscribeOrder, report: Callable[[Report], None]) -> Transcribed
     engine = RemoteEngine(Path(order.engine_socket))
     log.info("engine %s, model %s, profile %s", engine.name, engine.model, order.options.profile)
     try:
-        transcription = transcribe(
-            source,
-            engine,
-            order.options,
-            work=work,
-            batch_min=order.batch_min,
-            batch_max=order.batch_max,
-            max_duration_s=order.max_audio_s,
-            on_progress=told.progress,
-            on_segments=lambda segments: report(Spoken(list(segments))),
-        )
+        with Checkpoint.opened(work) as checkpoint:
+            transcription = transcribe(
+                source,
+                engine,
+                order.options,
+                work=work,
+                checkpoint=checkpoint,
+                batch_min=order.batch_min,
+                batch_max=order.batch_max,
+                max_duration_s=order.max_audio_s,
+                on_progress=told.progress,
+                on_segments=lambda segments: report(Spoken(list(segments))),
+            )
     except UnreadableMedia as error:
         raise UnreadableMedia(str(error), hint=error.hint or UNREADABLE_HINT) from error
     used = resource.getrusage(resource.RUSAGE_SELF)

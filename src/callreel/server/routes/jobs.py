@@ -46,13 +46,15 @@ async def create(house: House, client: Client, request: Request) -> dict[str, An
         options = TranscribeOptions(
             language=asked.language, task=asked.task, prompt=asked.prompt, hotwords=asked.hotwords
         )
+        params = transcribe.Params(options, sha256=upload.sha256)
         call_id = clock.new_id()
         source = house.folder.source_of(call_id)
 
         def submit(conn: Connection) -> jobs.Job:
-            return transcribe.submit(
-                conn, client_id=client, call_id=call_id, title=upload.title, options=options, priority=asked.priority
+            job, _ = transcribe.submit(
+                conn, client_id=client, call_id=call_id, title=upload.title, params=params, priority=asked.priority
             )
+            return job
 
         try:
             await asyncio.to_thread(adopt, upload.path, source)
