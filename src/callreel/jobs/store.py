@@ -172,11 +172,22 @@ def progress(conn: Connection, job_id: str, attempt: int, progress: dict[str, An
     return _one(conn, _change(*_held(job_id, attempt)).values(progress=progress)) is not None
 
 
-def succeed(conn: Connection, job_id: str, attempt: int, result: dict[str, Any], usage: dict[str, Any]) -> Job:
-    """End the attempt with its result. Raises Conflict when it is over already."""
-    return _end_attempt(
-        conn, job_id, attempt, state="succeeded", result=result, usage=usage, error=None, finished_at=clock.now()
-    )
+def succeed(
+    conn: Connection,
+    job_id: str,
+    attempt: int,
+    result: dict[str, Any],
+    usage: dict[str, Any] | None,
+    *,
+    cache_key: str | None = None,
+) -> Job:
+    """End the attempt with its result; `usage` None where it took no work, `cache_key` where it has one by now.
+
+    Raises Conflict when the attempt is over already.
+    """
+    ended = {"result": result, "usage": usage, "error": None, "finished_at": clock.now()}
+    key = {} if cache_key is None else {"cache_key": cache_key}
+    return _end_attempt(conn, job_id, attempt, state="succeeded", **ended, **key)
 
 
 def fail(conn: Connection, job_id: str, attempt: int, error: dict[str, Any], *, retry_at: float | None) -> Job:
