@@ -107,6 +107,7 @@ def create_call(
     mode: str,
     state: State,
     call_id: str | None = None,
+    labels: dict[str, Any] | None = None,
 ) -> Call:
     """A new call, started now. `external_id` is a protocol's own id, which need not be unique.
 
@@ -120,6 +121,7 @@ def create_call(
         "title": title,
         "state": state,
         "mode": mode,
+        "labels": labels or {},
         "started_at": at,
         "created_at": at,
     }

@@ -18,6 +18,7 @@ from callreel import logs, metrics
 from callreel.accounts import keys
 from callreel.engines.remote import AsyncRemoteEngine
 from callreel.errors import InvalidInput
+from callreel.jobs import store as jobs
 from callreel.jobs import webhooks
 from callreel.live.listener import Listener
 from callreel.live.scheduler import Scheduler
@@ -83,6 +84,7 @@ async def start(settings: Settings) -> AsyncIterator[Services]:
         folder.create()  # only now: the lock says that no other server uses it
         local_client = await _first_client(database, settings.host)
         abandoned = await database.write(lambda conn: requeue_abandoned(conn, time.time(), all_running=True))
+        folder.clear_work(await database.read(jobs.unfinished))
         if abandoned:
             log.info("%d jobs of the server before this one are queued again", len(abandoned))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +21,9 @@ class DataFolder:
     def create(self) -> None:
         """Make the folders, readable by this user only, and empty those that hold nothing across a restart."""
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for transient in (self.work, self.run):
-            shutil.rmtree(transient, ignore_errors=True)
-        for folder in (self.live, self.objects, self.work, self.run, self.tmp):
-            folder.mkdir(exist_ok=True)
+        shutil.rmtree(self.run, ignore_errors=True)
+        for folder in (self.live, self.objects, self.work, self.run, self.tmp, self.job_logs):
+            folder.mkdir(parents=True, exist_ok=True)
         for orphan in self.tmp.iterdir():
             with suppress(OSError):
                 if orphan.stat().st_mtime < time.time() - ORPHAN_S:
@@ -45,7 +45,7 @@ class DataFolder:
 
     @property
     def work(self) -> Path:
-        """Scratch folders of running jobs."""
+        """What jobs need to go on after an interruption, a folder a job."""
         return self.root / "work"
 
     @property
@@ -61,5 +61,19 @@ class DataFolder:
         """The file that a call was made from."""
         return self.objects / "calls" / call_id / "source"
 
+    @property
+    def job_logs(self) -> Path:
+        return self.root / "logs" / "jobs"
+
     def work_of(self, job_id: str) -> Path:
         return self.work / job_id
+
+    def log_of(self, job_id: str) -> Path:
+        """What the processes of a job logged."""
+        return self.job_logs / f"{job_id}.log"
+
+    def clear_work(self, unfinished: Collection[str]) -> None:
+        """Remove the work of jobs that have ended; `unfinished` are the ids of all others."""
+        for folder in self.work.iterdir():
+            if folder.name not in unfinished:
+                shutil.rmtree(folder, ignore_errors=True)
