@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 from callreel.engines.pocketsphinx import WARNING
+from callreel.measure.wer import compare
 from tests.cli.running import callreel, refused
 
 
-def test_transcribe_writes_text_on_standard_output(
-    toy_model: Path, toy_audio: Path, references: dict[str, Any]
-) -> None:
-    done = callreel("transcribe", toy_audio / "en_short.wav", "--engine", "whisper", "--model", toy_model)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == references["en_short.wav"]["tracks"]["mono"]["text"] + "\n"
-
-
-def test_transcribe_writes_json_with_words_and_times(
+def test_transcribe_writes_beside_its_input(
     toy_model: Path, toy_audio: Path, references: dict[str, Any], tmp_path: Path
 ) -> None:
-    flags = ("--engine", "whisper", "--model", toy_model, "--format", "json")
+    for name in ("en_short.wav", "sw_short.flac"):
+        shutil.copy(toy_audio / name, tmp_path)
+    (tmp_path / "broken.wav").write_bytes(b"no sound" * 99)
+    files = [tmp_path / name for name in ("en_short.wav", "broken.wav", "sw_short.flac")]
+    done = callreel("transcribe", *files, "--engine", "whisper", "--model", toy_model, cwd=tmp_path)
+    assert done.returncode == 1 and done.stdout == "", done.stderr  # for the one that is no sound
+    assert "broken.wav is not a media file" in done.stderr and "1 of 3 files" in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        ["broken.wav", "en_short.txt", "en_short.wav", "sw_short.flac", "sw_short.txt"]
+    )
+    for stem in ("en_short.wav", "sw_short.flac"):
+        (track,) = references[stem]["tracks"].values()
+        assert (tmp_path / stem).with_suffix(".txt").read_text().split() == track["text"].split()
+
+
+def test_transcribe_writes_json_with_words_and_times_on_standard_output(
+    toy_model: Path, toy_audio: Path, references: dict[str, Any], tmp_path: Path
+) -> None:
+    flags = ("--engine", "whisper", "--model", toy_model, "--format", "json", "--output", "-")
     done = callreel("transcribe", toy_audio / "en_short.wav", toy_audio / "sw_short.flac", *flags, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     english, swahili = (json.loads(line) for line in done.stdout.splitlines())
@@ -34,8 +47,35 @@ def test_transcribe_writes_json_with_words_and_times(
     assert list(tmp_path.iterdir()) == []  # nothing is stored
 
 
+def test_each_channel_is_a_speaker(toy_model: Path, toy_audio: Path, references: dict[str, Any]) -> None:
+    flags = ("--engine", "whisper", "--model", toy_model, "-f", "vtt", "-o", "-", "--channels", "split")
+    done = callreel("transcribe", toy_audio / "call_stereo.flac", *flags, "--speakers", "agent,caller")
+    assert done.returncode == 0, done.stderr
+    said = dict.fromkeys(("agent", "caller"), "")
+    for line in done.stdout.splitlines():
+        if found := re.match(r"<v (\w+)>(.*)", line):
+            said[found[1]] += found[2].replace("</v>", "") + " "
+    for name, track in zip(said, references["call_stereo.flac"]["tracks"].values(), strict=True):
+        assert compare(track["text"], said[name]).errors <= 2, (name, said[name])
+
+
+def test_where_transcripts_cannot_go_is_said_before_any_work(toy_audio: Path, tmp_path: Path) -> None:
+    here = tmp_path / "a.txt"
+    shutil.copy(toy_audio / "en_short.wav", here)
+    what, _ = refused(callreel("transcribe", here))
+    assert "is to be read and written" in what
+    what, hint = refused(callreel("transcribe", here, toy_audio / "en_short.wav", "-o", tmp_path / "one.txt"))
+    assert "one file for 2" in what and "folder" in hint
+    (tmp_path / "b").mkdir()
+    shutil.copy(here, tmp_path / "b" / "a.wav")
+    shutil.copy(here, tmp_path / "a.wav")
+    what, _ = refused(callreel("transcribe", tmp_path / "a.wav", tmp_path / "b" / "a.wav", "-o", tmp_path / "b"))
+    assert "Two inputs would be written" in what
+
+
 def test_transcribe_with_pocketsphinx_says_what_its_text_is_worth(toy_audio: Path) -> None:
-    done = callreel("transcribe", toy_audio / "en_short.wav", "--engine", "pocketsphinx", "--format", "json")
+    flags = ("--engine", "pocketsphinx", "--format", "json", "-o", "-")
+    done = callreel("transcribe", toy_audio / "en_short.wav", *flags)
     assert done.returncode == 0 and WARNING in done.stderr
     assert WARNING in json.loads(done.stdout)["warnings"]
 

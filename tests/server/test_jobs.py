@@ -42,7 +42,7 @@ def test_an_upload_becomes_a_transcript(
     assert job["state"] == "queued" and job["kind"] == "transcribe" and "params" not in job
     done = server.finished_job(job["id"])
     assert done["state"] == "succeeded", done
-    assert done["progress"] == {"percent": 100, "step": "done", "eta_s": 0.0}
+    assert done["progress"] == {"percent": 100, "step": "done", "eta_s": 0.0, "rtfx": None}
     assert done["usage"]["audio_s"] == pytest.approx(3.61, abs=0.05) and done["usage"]["peak_rss_bytes"] > 1e6
     assert done["result"]["call_id"] == job["call_id"] and done["result"]["language"] == "en"
     call = api.get(f"/v1/calls/{job['call_id']}").json()

@@ -18,6 +18,8 @@ PATHS = {  # of flags that differ
     "live_engine": "live.engine",
     "live_model": "live.model",
     "log_level": "log.level",
+    "threads": "engines.threads",
+    "profile": "final.profile",
 }
 
 DATA_DIR = click.option("--data-dir", type=click.Path(path_type=Path, file_okay=False), help="Data folder.")

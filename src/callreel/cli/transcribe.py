@@ -33,8 +33,8 @@ SHAPE = ("max_line_chars", "max_lines", "min_cue_s", "max_cue_s", "timestamps") 
 @click.option("--model", help="A name of `callreel models`, a hub repository id, or a folder.")
 @click.option("--device", help="auto, cpu or cuda.")
 @click.option("--compute-type", help="How the model computes, in CTranslate2's words, or auto.")
-@click.option("--threads", "engines.threads", type=click.IntRange(1), help="Decodes at once, one core each.")
-@click.option("--profile", "final.profile", help="fast, balanced or accurate.")
+@click.option("--threads", type=click.IntRange(1), help="Decodes at once, one core each.")
+@click.option("--profile", help="fast, balanced or accurate.")
 @click.option("--language", help="ISO 639-1 code; detected if not given.")
 @click.option(
     "--task", type=click.Choice(["transcribe", "translate"]), default="transcribe", help="translate: English."

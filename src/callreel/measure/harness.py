@@ -31,6 +31,7 @@ from callreel.server.supervision import BATCH_NICE
 CHUNK = 4096  # samples a frame, as WhisperLive's client sends: 256 ms
 START_WITHIN_S = 60.0
 STOP_WITHIN_S = 20.0
+NO_CACHE = {"CALLREEL_JOBS_CACHE_TTL_S": "0"}  # work that is measured is to be done each time
 
 
 def free_port() -> int:
@@ -82,7 +83,7 @@ class ServerProcess:
         with (self.data / "serve.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "callreel", "serve", "--data-dir", str(self.data), *ports, *self._flags],
-                env={**os.environ, **self._environment},
+                env={**os.environ, **NO_CACHE, **self._environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -15,10 +15,11 @@ import sys
 
 import msgspec
 
+from callreel import logs
 from callreel.engines import frames
 from callreel.engines.process import end_with_parent
 from callreel.errors import CallreelError, InvalidInput
-from callreel.tasks import transcribe
+from callreel.tasks import transcribing
 from callreel.tasks.messages import Failed, Report, TranscribeOrder
 
 NICE = 10  # below the server and the live engine, above the batch engine that it feeds
@@ -27,8 +28,7 @@ log = logging.getLogger("callreel.job")
 
 
 def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs whole URLs, which may hold a secret
+    logs.inherit()
     memory, allowed = int(sys.argv[1]), resource.getrlimit(resource.RLIMIT_AS)[1]
     if allowed != resource.RLIM_INFINITY:
         memory = min(memory, allowed)
@@ -45,7 +45,7 @@ def main() -> None:
     order = msgspec.msgpack.decode(frames.read(sys.stdin.buffer), type=TranscribeOrder)
     end_with_parent()
     try:
-        report(transcribe.run(order, report))
+        report(transcribing.run(order, report))
     except MemoryError:
         report(_failed(InvalidInput(f"This file needs more than {memory} bytes of memory")))
     except CallreelError as error:

@@ -127,7 +127,8 @@ class Runner:
             except StorageUnavailable as error:
                 log.error("no job can be claimed: %s", error)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), IDLE_S)
+                async with asyncio.timeout(IDLE_S):  # wait_for would swallow a cancel that comes with the wake
+                    await self._wake.wait()
 
     def _kinds_with_room(self) -> list[str]:
         busy = Counter(self._running.values())
