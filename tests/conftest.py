@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from callreel.engines.base import EngineSpec
 from callreel.engines.whisper import WhisperEngine, load
 
 if TYPE_CHECKING:
     from callreel.measure.harness import ServerProcess
+
+# How long an example takes says how busy the machine is, and nothing else.
+hypothesis_settings.register_profile("callreel", deadline=None)
+hypothesis_settings.load_profile("callreel")
 
 DATA = Path(__file__).parent / "data"
 SHARED_AUDIO = Path(__file__).parents[2] / "shared" / "audio"
