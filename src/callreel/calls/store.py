@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, ScalarSelect, func, literal, s
 from sqlalchemy import insert as insert_into
 
 from callreel import clock
-from callreel.calls.labels import require_names
+from callreel.calls.labels import merged, require_names
 from callreel.errors import Conflict, NotFound
 from callreel.storage.inserts import insert
 from callreel.storage.pages import DEFAULT_LIMIT, Page, newest_first
@@ -107,11 +107,12 @@ def create_call(
     mode: str,
     state: State,
     call_id: str | None = None,
-    labels: dict[str, Any] | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> Call:
     """A new call, started now. `external_id` is a protocol's own id, which need not be unique.
 
-    `call_id` is for a protocol that names the call itself; raises Conflict when it is taken.
+    `call_id` is for a protocol that names the call itself; raises Conflict when it is taken, InvalidInput for labels
+    that cannot be.
     """
     at = clock.now()
     row = {
@@ -121,7 +122,7 @@ def create_call(
         "title": title,
         "state": state,
         "mode": mode,
-        "labels": labels or {},
+        "labels": merged({}, labels or {}),
         "started_at": at,
         "created_at": at,
     }

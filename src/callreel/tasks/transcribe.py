@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def submit(
     title: str,
     params: Params,
     priority: str,
-    labels: dict[str, Any] | None = None,
+    labels: Mapping[str, str] | None = None,
     **queue: Any,
 ) -> tuple[jobs.Job, bool]:
     """A call made from the file that `call_id` keeps already, and the job that writes it down.
