@@ -36,14 +36,14 @@ def write_tone(
     return path
 
 
-def write_video(path: Path, *, sound: bool, duration_s: float = 2.0) -> Path:
-    """A black film with or without a tone."""
+def write_video(path: Path, *, sound: bool, duration_s: float = 2.0, sound_s: float | None = None) -> Path:
+    """A black film with or without a tone, which may be of another length."""
     with av.open(str(path), "w") as container:
         video = container.add_stream("mpeg4", rate=10)
         video.width = video.height = 64
         video.pix_fmt = "yuv420p"
         if sound:
-            _add_tone(container, "aac", 44_100, "stereo", duration_s)
+            _add_tone(container, "aac", 44_100, "stereo", duration_s if sound_s is None else sound_s)
         for _ in range(round(duration_s * 10)):
             frame = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
             container.mux(video.encode(frame))

@@ -92,6 +92,13 @@ def test_a_film_is_its_sound(tmp_path: Path) -> None:
     assert_tone(decoded(write_video(tmp_path / "film.mp4", sound=True)), duration_s=2.0, slack_s=0.05)
 
 
+@pytest.mark.parametrize("name", ["film.mp4", "film.mkv"])
+def test_a_film_that_goes_on_without_sound_is_whole(name: str, tmp_path: Path) -> None:
+    pcm, warnings = read(write_video(tmp_path / name, sound=True, duration_s=9.0, sound_s=2.0))
+    assert len(pcm) / SAMPLE_RATE == pytest.approx(2.0, abs=0.05)
+    assert warnings == []
+
+
 @pytest.mark.parametrize("channels", [3, 4, 6, 8])
 def test_more_channels_than_two(channels: int, tmp_path: Path) -> None:
     source = write_wav(tmp_path / "many.wav", np.repeat(tone(1.0, SAMPLE_RATE), channels), channels=channels)

@@ -32,10 +32,12 @@ def recordings(draw: st.DrawFn) -> tuple[list[Speech], Pcm]:
 
 
 @settings(deadline=None)
-@given(recordings(), st.floats(1.0, 30.0))
-def test_chunks_hold_all_speech_in_order_and_not_too_long(recording: tuple[list[Speech], Pcm], max_s: float) -> None:
+@given(recordings(), st.floats(1.0, 30.0), st.floats(0.0, 1.0))
+def test_chunks_hold_all_speech_in_order_and_not_too_long(
+    recording: tuple[list[Speech], Pcm], max_s: float, min_share: float
+) -> None:
     speech, pcm = recording
-    found = chunks(speech, pcm, max_s=max_s)
+    found = chunks(speech, pcm, max_s=max_s, min_s=min_share * max_s)
     bounds = [at for chunk in found for at in (chunk.start, chunk.end)]
     assert bounds == sorted(bounds)
     assert all(0 <= c.start < c.end <= len(pcm) for c in found)
@@ -93,6 +95,13 @@ def test_the_padding_ends_at_the_ends_of_the_recording() -> None:
 def test_a_long_pause_always_cuts() -> None:
     found = chunks(spoken((1.0, 2.0), (4.0, 5.0)), CANVAS, max_s=30.0)
     assert found == [Chunk(samples(0.8), samples(2.2)), Chunk(samples(3.8), samples(5.2))]
+
+
+def test_what_would_be_filled_with_silence_keeps_its_own() -> None:
+    speech = spoken((1.0, 2.0), (4.5, 6.0), (8.5, 9.5), (12.5, 13.0))
+    found = chunks(speech, CANVAS, max_s=30.0, min_s=10.0)
+    assert found == [Chunk(samples(0.8), samples(9.7)), Chunk(samples(12.3), samples(13.2))]
+    assert len(chunks(speech, CANVAS, max_s=30.0)) == 4
 
 
 def test_of_the_pauses_in_the_second_half_the_longest_is_taken() -> None:

@@ -23,7 +23,8 @@ def claimed_s(file: BinaryIO, container: av.container.InputContainer, stream: av
             return _wav_s(file)
         if stream.duration and stream.time_base:
             return float(stream.duration * stream.time_base)
-        return container.duration / av.time_base if container.duration else None
+        # Of all streams together: a film may go on when its sound has ended.
+        return container.duration / av.time_base if container.duration and len(container.streams) == 1 else None
     finally:
         file.seek(at)
 

@@ -11,7 +11,7 @@ from callreel.audio.pcm import SAMPLE_RATE, Samples, samples
 from callreel.audio.vad import Speech
 
 PADDING_S = 0.2  # round each chunk: the VAD is late by a frame or two, soft consonants are lower than its threshold
-BREAK_S = 2.0  # a pause this long always cuts: engines invent text in silence
+BREAK_S = 2.0  # a pause this long cuts: engines invent text in silence
 QUIET_STEP_S = 0.02
 LEAST_SPEECH_S = 0.2  # alone between two breaks: less is a click or a note, of which engines make a word
 
@@ -24,17 +24,22 @@ class Chunk:
     end: int
 
 
-def chunks(speech: Sequence[Speech], pcm: Samples, *, max_s: float) -> list[Chunk]:
+def chunks(speech: Sequence[Speech], pcm: Samples, *, max_s: float, min_s: float = 0.0) -> list[Chunk]:
     """The speech of `pcm` in chunks of at most `max_s`, in order, not overlapping.
+
+    The engine fills a chunk up to `min_s` with silence: what fits into that is not cut at a long pause either.
 
     Of the pauses at which a chunk could end, the longest in its second half is taken: a cut between sentences
     costs no accuracy, one between two words of a phrase does.
     """
-    limit = samples(max_s) - 2 * samples(PADDING_S)
+    padding = 2 * samples(PADDING_S)
+    limit, filled = samples(max_s) - padding, samples(min_s) - padding
     pieces = [piece for stretch in _worth_hearing(speech) for piece in _split_long(stretch, pcm, limit)]
     groups: list[list[Speech]] = []
     for piece in pieces:
-        if not groups or piece.start - groups[-1][-1].end >= samples(BREAK_S):
+        if not groups or (
+            piece.start - groups[-1][-1].end >= samples(BREAK_S) and piece.end - groups[-1][0].start > filled
+        ):
             groups.append([piece])
             continue
         groups[-1].append(piece)

@@ -172,11 +172,11 @@ class _Run:
     def _cut(self, sound: Spool, scans: Sequence[SpeechScan]) -> list[list[Chunk]]:
         # A scan reads on in the files it began with; those of a spool that was there already had none.
         scans = [*scans, *(SpeechScan(pcm, self._pool) for pcm in sound.tracks[len(scans) :])]
-        found = []
+        found, can = [], self._engine.capabilities
         for scan, pcm in zip(scans, sound.tracks, strict=True):
             if self._cancelled():
                 raise Cancelled()
-            found.append(chunks(scan.stretches(), pcm, max_s=self._engine.capabilities.max_window_s))
+            found.append(chunks(scan.stretches(), pcm, max_s=can.max_window_s, min_s=can.min_window_s))
         return found
 
     def _listen(
