@@ -17,8 +17,13 @@ def now() -> str:
 
 def ago(seconds: float) -> str:
     """As `now`, so many seconds earlier."""
-    at = datetime.now(UTC) - timedelta(seconds=seconds)
-    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return stamp(datetime.now(UTC) - timedelta(seconds=seconds))
+
+
+def stamp(at: datetime) -> str:
+    """A time as `now` would have written it then; one without a zone is taken for UTC."""
+    utc = at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+    return utc.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def new_id() -> str:

@@ -369,3 +369,12 @@ def test_how_many_wait_of_each_kind(queue: Queue) -> None:
         queue.add(kind=kind)
     queue.claim()
     assert store.queue_lengths(queue.conn) == {"transcribe": 1, "export": 1}
+
+
+def test_an_attempt_of_a_deleted_job_is_over(queue: Queue) -> None:
+    queue.add()
+    claimed = queue.claimed()
+    queue.conn.execute(delete(job).where(job.c.id == claimed.id))
+    for retry_at in (None, NOW + 1):
+        with pytest.raises(Conflict):
+            store.fail(queue.conn, claimed.id, claimed.attempts, ERROR, retry_at=retry_at)

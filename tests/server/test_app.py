@@ -64,6 +64,15 @@ def test_docs_and_openapi_answer(api: httpx.Client) -> None:
     assert set(api.get("/openapi.json").json()["paths"]) >= {"/v1/jobs", "/v1/calls/{call_id}/transcript"}
 
 
+def test_the_description_says_what_refusals_look_like_and_where_the_key_goes(api: httpx.Client) -> None:
+    described = api.get("/openapi.json").json()
+    assert described["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
+    shape = described["components"]["schemas"]["Error"]
+    assert set(shape["properties"]) == set(error_of(api.get("/v1/jobs/none")))
+    for methods in described["paths"].values():
+        assert all("422" not in route["responses"] and "default" in route["responses"] for route in methods.values())
+
+
 # -- what stands around every request
 
 

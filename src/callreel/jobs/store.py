@@ -195,7 +195,8 @@ def fail(conn: Connection, job_id: str, attempt: int, error: dict[str, Any], *, 
 
     Raises Conflict when the attempt is over already.
     """
-    if retry_at is not None and attempt < get(conn, job_id).max_attempts:
+    most = conn.execute(select(job.c.max_attempts).where(job.c.id == job_id)).scalar_one_or_none()  # None: deleted
+    if retry_at is not None and most is not None and attempt < most:
         return _end_attempt(conn, job_id, attempt, state="queued", error=error, not_before=retry_at)
     return _end_attempt(conn, job_id, attempt, state="failed", error=error, finished_at=clock.now())
 

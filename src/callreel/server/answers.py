@@ -22,7 +22,7 @@ DEFAULT_RETRY_S = 5
 
 def answer(error: CallreelError, path: str) -> JSONResponse:
     """A refusal as the API answers it at `path`."""
-    body = _openai(error) if _is_openai(path) else error.as_dict()
+    body = _openai(error) if is_openai(path) else error.as_dict()
     headers = {}
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
@@ -62,7 +62,8 @@ async def hung_up(request: Request, error: Exception) -> Response:
     return Response(status_code=HUNG_UP)
 
 
-def _is_openai(path: str) -> bool:
+def is_openai(path: str) -> bool:
+    """Whether OpenAI's shape rules at `path`."""
     return any(path == root or path.startswith(f"{root}/") for root in OPENAI_PATHS)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -11,9 +13,10 @@ from starlette.requests import ClientDisconnect
 from callreel import __version__
 from callreel.errors import CallreelError
 from callreel.server import answers
+from callreel.server.described import describe
 from callreel.server.gate import Gate
 from callreel.server.requests import Requests
-from callreel.server.routes import calls, events, jobs, search, segments, system, transcripts, webhooks
+from callreel.server.routes import calls, events, jobs, keys, search, segments, system, transcripts, webhooks
 from callreel.server.services import Services
 
 GZIP_BYTES = 1024  # smaller answers go as they are
@@ -25,7 +28,8 @@ COMPRESSED = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/vnd.*")
 def create_app(services: Services) -> FastAPI:
     app = FastAPI(title="Callreel", version=__version__, summary="Records calls, rewinds them, writes down every word")
     app.state.services = services
-    for resource in (jobs, calls, transcripts, segments, events, search, webhooks, system):
+    app.openapi = partial(describe, app)  # type: ignore[method-assign]
+    for resource in (jobs, calls, transcripts, segments, events, search, keys, webhooks, system):
         app.include_router(resource.router)
     app.add_exception_handler(CallreelError, answers.known)
     app.add_exception_handler(RequestValidationError, answers.not_valid)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from fastapi import Response
 
 from callreel.calls.store import Call
 from callreel.jobs import nouns
@@ -39,3 +40,8 @@ def job_noun(job: Job) -> dict[str, Any]:
 
 def page_noun(page: Page[Any], data: list[dict[str, Any]]) -> dict[str, Any]:
     return {"data": data, "next": page.next}
+
+
+def json_page(page: Page[Any], data: list[dict[str, Any]]) -> Response:
+    """A page, written where it was read: a thousand nouns take milliseconds, which the event loop has not."""
+    return Response(msgspec.json.encode(page_noun(page, data)), media_type="application/json")

@@ -6,7 +6,7 @@ import asyncio
 import shutil
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Connection
 
@@ -14,7 +14,7 @@ from callreel import clock
 from callreel.jobs import store as jobs
 from callreel.offline.pipeline import TranscribeOptions
 from callreel.server.forms import described
-from callreel.server.nouns import job_noun, page_noun
+from callreel.server.nouns import job_noun, json_page
 from callreel.server.services import Client, House
 from callreel.server.uploads import received
 from callreel.storage.files import adopt
@@ -73,10 +73,14 @@ async def list_jobs(
     cursor: str | None = None,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
     state: Literal["queued", "running", "succeeded", "failed", "cancelled"] | None = None,
-) -> dict[str, Any]:
+) -> Response:
     """Your jobs, newest first."""
-    page = await house.database.read(lambda conn: jobs.list_page(conn, client, cursor, limit, state))
-    return page_noun(page, [job_noun(job) for job in page.data])
+
+    def read(conn: Connection) -> Response:
+        page = jobs.list_page(conn, client, cursor, limit, state)
+        return json_page(page, [job_noun(job) for job in page.data])
+
+    return await house.database.read(read)
 
 
 @router.get("/{job_id}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
 from sqlalchemy import Connection
 
-from callreel.server.nouns import page_noun
+from callreel.server.nouns import json_page
 from callreel.server.services import Client, House
 from callreel.storage.pages import DEFAULT_LIMIT, MAX_LIMIT
 from callreel.transcripts.search import MOST_QUERY, search
@@ -26,14 +26,14 @@ async def find(
     call_id: Annotated[str | None, Query(description="In this call only")] = None,
     cursor: str | None = None,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
-) -> dict[str, Any]:
+) -> Response:
     """Moments of your calls at which this was said, edits included: newest calls first, each call in order of time.
 
     `start` is the second of the first word that was found, `snippet` the text around it, `matches` where in it.
     """
 
-    def read(conn: Connection) -> dict[str, Any]:
+    def read(conn: Connection) -> Response:
         page = search(conn, client, q, cursor=cursor, limit=limit, call_id=call_id)
-        return page_noun(page, [msgspec.to_builtins(moment) for moment in page.data])
+        return json_page(page, [msgspec.to_builtins(moment) for moment in page.data])
 
     return await house.database.read(read)
