@@ -6,9 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from callreel.measure.harness import free_port
+import pytest
+
+from callreel.measure.harness import ServerProcess, free_port
 from callreel.storage.database import Database
 from tests.cli.running import inside, refused
+from tests.server.helpers import served
 
 
 def listed(*reach: str | Path, **environment: str) -> dict[str, dict[str, Any]]:
@@ -26,6 +29,7 @@ def key_of(*words: str | Path, **environment: str) -> str:
 
 def test_before_the_first_start_keys_are_made_in_the_data_folder(tmp_path: Path) -> None:
     reach, nobody = ("--data-dir", tmp_path / "data"), {"CALLREEL_PORT": str(free_port())}
+    assert "admin" in refused(inside("keys", "create", "bob", *reach, **nobody))[0]
     first = key_of("create", "ann", "--role", "admin", *reach, **nobody)
     key_of("create", "bob", *reach, **nobody)
     assert {name: noun["role"] for name, noun in listed(*reach, **nobody).items()} == {"bob": "user", "ann": "admin"}
@@ -51,3 +55,23 @@ def test_a_folder_that_some_server_holds_is_reached_through_it_alone(tmp_path: P
     finally:
         database.close()
     assert "A server holds" in what and port in what and "--url" in hint and "--key" in hint
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with served(tmp_path_factory.mktemp("keys")) as server:
+        yield server
+
+
+def test_a_server_is_asked_over_http(guarded: ServerProcess) -> None:
+    url = ("--url", f"http://127.0.0.1:{guarded.port}")
+    ann = key_of("create", "ann", "--role", "admin", *url)
+    bob = key_of("create", "bob", *url, "--key", ann)
+    holds = {"CALLREEL_DATA_DIR": str(guarded.data), "CALLREEL_PORT": str(guarded.port), "CALLREEL_KEY": ann}
+    assert set(listed(**holds)) == {"ann", "bob"}
+    what, hint = refused(inside("keys", "list", *url, "--key", "cr_wrong"))
+    assert "API key" in what and "--key" in hint
+    assert "admin" in refused(inside("keys", "list", *url, "--key", bob))[0]
+    bob = key_of("rotate", "bob", *url, "--key", ann)
+    assert inside("keys", "revoke", "bob", *url, "--key", ann).returncode == 0
+    assert not listed(*url, "--key", ann)["bob"]["active"]

@@ -41,6 +41,13 @@ def test_once_imports_what_is_there_and_says_so(calls: Path, server: ServerProce
     assert again.returncode == 0 and again.stdout.count("\n") == 1
 
 
+def test_once_does_not_wait_for_a_call_that_goes_on(tmp_path: Path, server: ServerProcess) -> None:
+    words = ("watch", tmp_path, "--once", *QUICK, "--data-dir", tmp_path, "--url", f"http://127.0.0.1:{server.port}")
+    with (tmp_path / "call.wav").open("wb"):
+        ended = callreel(*words)
+    assert ended.returncode == 0 and "call.wav" not in ended.stdout
+
+
 def test_it_waits_for_its_server_and_ends_politely(calls: Path, tmp_path: Path) -> None:
     nobody = f"http://127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "callreel", "watch", str(calls), *QUICK, "--url", nobody]

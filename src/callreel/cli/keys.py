@@ -15,6 +15,8 @@ from callreel.cli.options import DATA_DIR, chosen, remote_flags
 from callreel.cli.tables import table
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from callreel.settings import Settings
     from callreel.storage.database import Database
 
@@ -155,8 +157,14 @@ class _InFolder:
 
     def create_key(self, name: str, role: str = "user") -> Noun:
         from callreel.accounts import keys as store
+        from callreel.errors import InvalidInput
 
-        client_id, key = self._database.submit(lambda conn: store.create_client(conn, name, role)).result()
+        def create(conn: Connection) -> tuple[str, str]:
+            if role != "admin" and not store.any_key(conn):
+                raise InvalidInput("The first key has to be an admin's", hint="callreel keys create NAME --role admin")
+            return store.create_client(conn, name, role)
+
+        client_id, key = self._database.submit(create).result()
         return {"id": client_id, "name": name, "role": role, "key": key}
 
     def rotate_key(self, client_id: str) -> Noun:

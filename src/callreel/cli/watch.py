@@ -38,7 +38,7 @@ def _regex(ctx: click.Context, param: click.Parameter, value: str | None) -> re.
 @click.option("--after", type=click.Choice(["keep", "move", "delete"]), default="keep", help="move: into done/.")
 @click.option("--stable", "stable_s", type=click.FloatRange(0), default=5.0, help="Unchanged so long: it is whole.")
 @click.option("--every", "every_s", type=click.FloatRange(0.05), default=2.0, help="Seconds between two looks.")
-@click.option("--once", is_flag=True, help="End when all that is there is done, with 1 if a file could not be.")
+@click.option("--once", is_flag=True, help="End when all that is whole is done, with 1 if a file could not be.")
 @click.option("--labels", callback=_regex, help="Named groups in a file's path become labels: '(?P<agent>[a-z]+)-'.")
 @click.option("--channels", type=click.Choice(["mix", "split"]), help="split: each channel is a speaker.")
 @click.option("--speakers", help="Who is on the channels, such as agent,customer.")
@@ -103,6 +103,7 @@ def _rounds(importer: Importer, every_s: float, *, once: bool) -> None:
     from callreel.errors import CallreelError
 
     pause_s = 0.0
+    settled_by = time.monotonic() + importer.folder.stable_s  # what is not whole by then is the next run's
     while True:
         try:
             left = importer.round()
@@ -116,6 +117,6 @@ def _rounds(importer: Importer, every_s: float, *, once: bool) -> None:
                 click.echo(f"{error}; trying again", err=True)
             pause_s = min(max(2 * pause_s, FIRST_PAUSE_S), LONGEST_PAUSE_S)
         else:
-            if once and not left:
+            if once and not left.under_way and (not left.unwritten or time.monotonic() > settled_by):
                 return
         time.sleep(max(every_s, pause_s))

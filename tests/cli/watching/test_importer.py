@@ -85,7 +85,7 @@ class Watch:
                 self.said.append,
             )
             for _ in range(count):
-                self.left = importer.round()
+                self.left = importer.round().under_way
         return importer
 
     def there(self) -> list[str]:
@@ -190,13 +190,13 @@ def test_a_full_queue_is_waited_for(server: Jobs, watch: Watch, monkeypatch: pyt
     watch.drop("a.wav")
     with Journal.open(watch.root.parent / "journal", watch.root) as journal, Client(watch.url) as client:
         importer = Importer(client, Folder(watch.root, stable_s=0), journal, {}, None, "keep", watch.said.append)
-        assert importer.round() == 1
+        assert importer.round().under_way == 1
         server.refusal = None
-        assert importer.round() == 1 and server.uploads == 0  # it was told to come back in a minute
+        assert importer.round().under_way == 1 and server.uploads == 0  # it was told to come back in a minute
         now = 61.0 + time.monotonic()
         monkeypatch.setattr("callreel.cli.watching.importer.time.monotonic", lambda: now)
-        assert importer.round() == 1 and server.uploads == 1
-        assert importer.round() == 0 and importer.failed == 0
+        assert importer.round().under_way == 1 and server.uploads == 1
+        assert importer.round().under_way == 0 and importer.failed == 0
 
 
 def test_no_server_is_told_to_whoever_goes_round(server: Jobs, watch: Watch) -> None:

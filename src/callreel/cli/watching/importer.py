@@ -20,6 +20,14 @@ ASKED_A_ROUND = 100  # jobs that are looked at, of those that wait longest
 QUEUE_WAIT_S = 30.0  # where a full queue does not say how long
 
 
+@dataclass(frozen=True, slots=True)
+class Left:
+    """Files that are not through: those that may not be whole yet, and those whose import is under way."""
+
+    unwritten: int
+    under_way: int
+
+
 @dataclass(slots=True)
 class Importer:
     """One round after another: `round` returns, or raises what stands in the way of all files, such as no server.
@@ -38,15 +46,16 @@ class Importer:
     failed: int = 0
     _queue_full_until: float = field(default=0.0)
 
-    def round(self) -> int:
-        """Look at jobs and files once; the number of files that are not through yet. Raises CallreelError."""
+    def round(self) -> Left:
+        """Look at jobs and files once. Raises CallreelError."""
         for entry in self.journal.sent()[:ASKED_A_ROUND]:
             self._follow(entry)
-        written, left = self.folder.look(time.monotonic(), self._is_through)
+        written, unwritten = self.folder.look(time.monotonic(), self._is_through)
+        unsent = 0
         for found in written:
             with suppress(FileNotFoundError):  # taken away meanwhile
-                left += not self._take(found)
-        return left + len(self.journal.sent())
+                unsent += not self._take(found)
+        return Left(unwritten, unsent + len(self.journal.sent()))
 
     def _is_through(self, found: Found) -> bool:
         entry = self.journal.of_name(found.name)
