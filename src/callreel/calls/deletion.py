@@ -6,13 +6,16 @@ files.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
+from typing import TypeAlias
 
 from sqlalchemy import Connection, delete, exists, select
 
 from callreel.errors import Conflict, NotFound
 from callreel.jobs import store as jobs
 from callreel.storage.tables import call, job, stream
+
+Finder: TypeAlias = Callable[[Connection], Iterable[str]]  # ids of calls
 
 
 def delete_call(conn: Connection, call_id: str, client_id: str | None = None) -> list[str]:

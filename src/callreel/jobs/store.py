@@ -267,6 +267,12 @@ def unfinished(conn: Connection, call_id: str | None = None) -> list[str]:
     return list(conn.execute(query if call_id is None else query.where(job.c.call_id == call_id)).scalars())
 
 
+def calls_at_work(conn: Connection) -> set[str]:
+    """The ids of calls that a queued or running job belongs to."""
+    query = select(job.c.call_id).where(job.c.state.in_(("queued", "running")), job.c.call_id.is_not(None))
+    return set(conn.execute(query).scalars())
+
+
 def get(conn: Connection, job_id: str, client_id: str | None = None) -> Job:
     """One job, of any client when `client_id` is None. Raises NotFound, for another client's job too."""
     query = select(job).where(job.c.id == job_id)

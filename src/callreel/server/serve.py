@@ -34,6 +34,7 @@ from callreel.settings import Settings
 from callreel.storage.database import Database
 from callreel.storage.events import EventHub
 from callreel.storage.folders import DataFolder
+from callreel.tasks.cleaner import Cleaner
 from callreel.tasks.runner import Runner, RunnerLimits, requeue_abandoned
 from callreel.tasks.webhooks import Courier
 from callreel.transcripts.collector import Collector
@@ -103,6 +104,9 @@ async def start(settings: Settings) -> AsyncIterator[Services]:
         await database.write(webhooks.take_back)
         courier.start()
         stack.push_async_callback(courier.stop)
+        cleaner = Cleaner(database, folder, settings.retention, interval_s=settings.cleanup.interval)
+        cleaner.start()
+        stack.push_async_callback(cleaner.stop)
         lag = asyncio.create_task(_measure_lag(), name="lag")
         stack.callback(lag.cancel)
         yield Services(settings, folder, database, events, runner, live, speech, local_client, tuple(file_warnings))

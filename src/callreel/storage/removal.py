@@ -16,6 +16,12 @@ def remove_call(folder: DataFolder, call_id: str) -> None:
         shutil.rmtree(place / call_id, ignore_errors=True)
 
 
+def remove_job(folder: DataFolder, job_id: str) -> None:
+    """Remove what a job needed to go on, and its log."""
+    shutil.rmtree(folder.work_of(job_id), ignore_errors=True)
+    folder.log_of(job_id).unlink(missing_ok=True)
+
+
 def calls_with_files(folder: DataFolder, before: float) -> set[str]:
     """The ids of calls that have files, none of them newer than `before`, seconds since the epoch.
 

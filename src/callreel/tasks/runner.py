@@ -83,7 +83,7 @@ class Runner:
     def __init__(
         self, database: Database, events: Events, folder: DataFolder, engines: Engines, limits: RunnerLimits
     ) -> None:
-        self._database, self._events, self._folder = database, events, folder
+        self.database, self.folder, self._events = database, folder, events
         self._engines, self.limits = engines, limits
         self._wake = asyncio.Event()
         self._attempts: set[Attempt] = set()
@@ -101,7 +101,7 @@ class Runner:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         with suppress(StorageUnavailable):  # then the next start finds them, as after a crash
-            await self._database.write(lambda conn: [jobs.release(conn, job.id, job.attempts) for job in stopped])
+            await self.database.write(lambda conn: [jobs.release(conn, job.id, job.attempts) for job in stopped])
 
     def wake(self) -> None:
         self._wake.set()
@@ -118,7 +118,7 @@ class Runner:
         while True:
             self._wake.clear()
             try:
-                abandoned, job = await self._database.write(partial(self._claim, self._kinds_with_room()))
+                abandoned, job = await self.database.write(partial(self._claim, self._kinds_with_room()))
                 for lost in abandoned:
                     self._publish_end(lost)
                 if job is not None:
@@ -188,13 +188,13 @@ class Runner:
         attempt.warnings, attempt.cache_key = tuple(warnings), transcribe.cache_key(params, spec)
         if (earlier := await self._cached(job, attempt.cache_key)) is not None:
             return earlier
-        folder = self._folder.work_of(job.id)
+        folder = self.folder.work_of(job.id)
         folder.mkdir(parents=True, exist_ok=True)
         async with self._engines.lease("batch", spec) as lease:
             outcome = await attempt.run(
                 self._order(job, params, folder, lease.path),
                 lambda report: self._report(job, report),
-                log_file=self._folder.log_of(job.id),
+                log_file=self.folder.log_of(job.id),
                 memory_bytes=self.limits.memory_bytes,
             )
             lease.broken = isinstance(outcome, Failed) and outcome.error["code"] == ModelMissing.code
@@ -204,14 +204,14 @@ class Runner:
         if cache_key is None or self.limits.cache_ttl_s == 0:
             return None
         since = clock.ago(self.limits.cache_ttl_s)
-        return await self._database.read(lambda conn: jobs.cached(conn, job.client_id, cache_key, since=since))
+        return await self.database.read(lambda conn: jobs.cached(conn, job.client_id, cache_key, since=since))
 
     def _order(self, job: jobs.Job, params: transcribe.Params, work: Path, engine: Path) -> TranscribeOrder:
         assert job.call_id is not None
         limits = self.limits
         return TranscribeOrder(
             source=Source(
-                path=str(self._folder.source_of(job.call_id)),
+                path=str(self.folder.source_of(job.call_id)),
                 url=params.url,
                 allow_networks=limits.allow_networks,
                 max_bytes=limits.max_file_bytes,
@@ -233,7 +233,7 @@ class Runner:
         progress = msgspec.to_builtins(report.progress)
         self._tell(job, {"id": job.id, "state": "running", "progress": progress})
         try:
-            await self._database.write(lambda conn: jobs.progress(conn, job.id, job.attempts, progress))
+            await self.database.write(lambda conn: jobs.progress(conn, job.id, job.attempts, progress))
         except StorageUnavailable:
             log.warning("job %s: progress not stored", job.id)
 
@@ -243,7 +243,7 @@ class Runner:
         while True:
             await asyncio.sleep(lease_s / 3)
             try:
-                if not await self._database.write(
+                if not await self.database.write(
                     lambda conn: jobs.heartbeat(conn, job.id, job.attempts, lease_s, time.time())
                 ):
                     attempt.end()
@@ -267,7 +267,7 @@ class Runner:
 
         while True:
             try:
-                return await self._database.write(end)
+                return await self.database.write(end)
             except Conflict:
                 log.info("job %s: attempt %d is over, its outcome is dropped", job.id, job.attempts)
                 return None
@@ -282,7 +282,7 @@ class Runner:
 
     def _clear(self, job: jobs.Job) -> None:
         """Remove what served to resume a job that has ended."""
-        shutil.rmtree(self._folder.work_of(job.id), ignore_errors=True)
+        shutil.rmtree(self.folder.work_of(job.id), ignore_errors=True)
 
     def _tell_usage(self, job: jobs.Job) -> None:
         if job.state != "succeeded" or job.usage is None:
