@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import Connection, select
 
 from callreel.accounts import keys
+from callreel.calls import store as calls
 from callreel.errors import Conflict, InvalidInput, NotFound
 from callreel.storage.tables import client
 from tests.storage.plans import plan
@@ -114,3 +115,15 @@ def test_the_servers_own_client_has_no_key_to_change(conn: Connection) -> None:
 
 def test_who_asks_is_looked_up_by_index(conn: Connection) -> None:
     assert "(key_hash=?)" in plan(conn, lambda: keys.client_of_key(conn, "cr_x"))
+
+
+def test_the_first_admin_takes_over_what_was_made_without_a_key(conn: Connection) -> None:
+    local = keys.ensure_local_client(conn)
+    call = calls.create_call(conn, client_id=local, mode="postcall_only", state="done")
+    user, _ = keys.create_client(conn, "desk", "user")
+    assert calls.get_call(conn, call.id, local)
+    admin, _ = keys.create_client(conn, "boss", "admin")
+    assert calls.get_call(conn, call.id, admin) and not calls.list_calls(conn, user).data
+    later = calls.create_call(conn, client_id=local, mode="postcall_only", state="done")
+    keys.create_client(conn, "other boss", "admin")
+    assert calls.get_call(conn, later.id, local)

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, exists, select, up
 from callreel.errors import Conflict, InvalidInput, NotFound
 from callreel.storage.inserts import insert
 from callreel.storage.pages import DEFAULT_LIMIT, Page, newest_first
-from callreel.storage.tables import client
+from callreel.storage.tables import call, client, edit, job, webhook
 
 KEY_PREFIX = "cr_"  # so that people and secret scanners know one when they see it
 KEY_BYTES = 32
@@ -52,16 +52,22 @@ def ensure_local_client(conn: Connection) -> str:
 
 
 def create_client(conn: Connection, name: str, role: str) -> tuple[str, str]:
-    """A new client's (id, key). Raises InvalidInput for a name or role that cannot be, Conflict for a taken name."""
+    """A new client's (id, key).
+
+    The first admin with a key takes over what was made without one: nobody can ask without a key from then on. Raises
+    InvalidInput for a name or role that cannot be, Conflict for a taken name.
+    """
     if not name.strip() or name == LOCAL_CLIENT:
         raise InvalidInput(f'A client needs a name, and "{LOCAL_CLIENT}" is the server\'s own.', field="name")
     if role not in ROLES:
         raise InvalidInput(f"role must be one of {', '.join(ROLES)}.", field="role")
-    key = new_key()
+    key, first = new_key(), not _any_admin(conn)
     row = insert(conn, client).values(name=name, role=role, key_hash=key_hash(key))
     client_id = conn.execute(row.on_conflict_do_nothing().returning(client.c.id)).scalar_one_or_none()
     if client_id is None:
         raise Conflict(f"There is a client named {name!r} already; choose another name.", field="name")
+    if first and role == "admin":
+        _take_over(conn, client_id)
     return client_id, key
 
 
@@ -126,3 +132,14 @@ def _holder(client_id: str) -> tuple[ColumnElement[bool], ...]:
 
 def _client(row: RowMapping) -> Client:
     return Client(row["id"], row["name"], row["role"], row["key_hash"] is not None, row["created_at"])
+
+
+def _any_admin(conn: Connection) -> bool:
+    return conn.execute(select(exists().where(client.c.role == "admin", client.c.key_hash.is_not(None)))).scalar_one()
+
+
+def _take_over(conn: Connection, client_id: str) -> None:
+    """Give what the local client owns to `client_id`."""
+    local = select(client.c.id).where(client.c.name == LOCAL_CLIENT).scalar_subquery()
+    for owned in (call, job, webhook, edit):
+        conn.execute(update(owned).where(owned.c.client_id == local).values(client_id=client_id))

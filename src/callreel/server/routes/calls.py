@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -13,14 +12,11 @@ from sqlalchemy import Connection
 from callreel import clock
 from callreel.calls import store as calls
 from callreel.calls.changes import update_call
-from callreel.calls.deletion import delete_call
 from callreel.errors import InvalidInput
-from callreel.jobs import store as jobs
 from callreel.server.nouns import call_noun, json_page
 from callreel.server.services import Client, House
 from callreel.storage.pages import DEFAULT_LIMIT, MAX_LIMIT
-from callreel.storage.removal import remove_call
-from callreel.tasks import transcribe
+from callreel.tasks.cleaner import delete_call
 from callreel.transcripts import store as transcripts
 
 router = APIRouter(prefix="/v1/calls", tags=["calls"])
@@ -93,15 +89,7 @@ async def remove(house: House, client: Client, call_id: str) -> None:
 
     A live call is a conflict: end its stream first.
     """
-
-    def cancel(conn: Connection) -> list[jobs.Job]:
-        calls.get_call(conn, call_id, client)
-        return [transcribe.cancel(conn, job_id, client) for job_id in jobs.unfinished(conn, call_id)]
-
-    for job in await house.database.write(cancel):
-        house.runner.cancelled(job)
-    await house.database.write(lambda conn: delete_call(conn, call_id, client))
-    await asyncio.to_thread(remove_call, house.folder, call_id)
+    await delete_call(house.runner, call_id, client)
 
 
 def _whole(conn: Connection, call: calls.Call) -> dict[str, Any]:
