@@ -25,7 +25,6 @@ class Upload:
     name: str  # of its field
     path: Path
     title: str  # what its sender calls it, cleaned; never a path
-    media_type: str
     size: int
     sha256: str
 

@@ -153,8 +153,7 @@ class _Multipart:
             raise FormParserError("a part has no name")
         self._name, self._text, self._spool = _text(name, "a part"), bytearray(), None
         if (file := options.get(b"filename")) is not None:
-            kind = self._headers.get(b"content-type", b"").decode("latin-1")
-            self._spool = _Spool(self._folder, self._name, title_of(file), kind, named=bool(file))
+            self._spool = _Spool(self._folder, self._name, title_of(file), named=bool(file))
             self._spools.append(self._spool)
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
@@ -185,12 +184,12 @@ class _Multipart:
 class _Spool:
     """One file on its way to the disk: `add` is instant, `flush` waits only for the piece before."""
 
-    def __init__(self, folder: Path, name: str, title: str, media_type: str, *, named: bool) -> None:
+    def __init__(self, folder: Path, name: str, title: str, *, named: bool) -> None:
         self.named = named  # an input of a page that nobody chose a file for has no name
         self.size = 0
         self.ended = False
         self.upload: Upload | None = None
-        self._folder, self._name, self._title, self._media_type = folder, name, title, media_type
+        self._folder, self._name, self._title = folder, name, title
         self._waiting = bytearray()  # not yet handed to the disk
         self._hash = hashlib.sha256()
         self._file: BinaryIO | None = None
@@ -215,8 +214,7 @@ class _Spool:
         await self.flush()
         await self._written()
         assert self._path is not None
-        digest = self._hash.hexdigest()
-        self.upload = Upload(self._name, self._path, self._title, self._media_type, self.size, digest)
+        self.upload = Upload(self._name, self._path, self._title, self.size, self._hash.hexdigest())
         return self.upload
 
     async def discard(self) -> None:
