@@ -23,8 +23,8 @@ class Exchange(BaseHTTPRequestHandler):
     server: Site
 
     def do_GET(self) -> None:
-        self.server.seen.append(self)
         self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.server.seen.append(self)
         self.server.answering(self)
 
     do_POST = do_GET

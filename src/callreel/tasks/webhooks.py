@@ -84,8 +84,9 @@ class Courier:
                 log.error("webhooks wait for the database: %s", error)
             except Exception:  # a mistake of ours must not end all deliveries
                 log.exception("webhooks could not be looked through; the next look comes in a moment")
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._room.wait(), IDLE_S)
+            with suppress(TimeoutError):  # not wait_for: before Python 3.12 it may swallow a cancellation
+                async with asyncio.timeout(IDLE_S):
+                    await self._room.wait()
 
     async def _send_due(self) -> None:
         room = SENDERS - len(self._sending)
