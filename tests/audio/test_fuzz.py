@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from callreel.audio.decode import Channels, Sound
-from callreel.audio.pcm import SAMPLE_RATE
+from callreel.audio.decode import Sound
+from callreel.audio.pcm import SAMPLE_RATE, Channels
 from callreel.errors import UnreadableMedia
 from tests.audio.files import write_tone
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Literal, TypeAlias, get_args
+from typing import BinaryIO, TypeAlias, get_args
 
 import av
 import numpy as np
 
 from callreel.audio.claims import claimed_s
 from callreel.audio.ogg import Span, links
-from callreel.audio.pcm import SAMPLE_RATE, Pcm
+from callreel.audio.pcm import SAMPLE_RATE, Channels, Pcm
 from callreel.errors import InvalidInput, TooLong, UnreadableMedia
 
-Channels: TypeAlias = Literal["mix", "split"]
 Block: TypeAlias = np.ndarray[tuple[int, int], np.dtype[np.int16]]  # (samples, channels)
 
 # A playlist (HLS, ffconcat, an SDP) in a stranger's file would make FFmpeg open other files and addresses in our name.

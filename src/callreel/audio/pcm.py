@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 
 SAMPLE_RATE = 16_000  # Hz
 BYTES_PER_SAMPLE = 2
+
+Channels: TypeAlias = Literal["mix", "split"]  # of a file: made one, or each a track
 
 Pcm: TypeAlias = np.ndarray[tuple[int], np.dtype[np.int16]]
 

@@ -16,8 +16,8 @@ from typing import Self
 import msgspec
 import numpy as np
 
-from callreel.audio.decode import MAX_DURATION_S, Channels, Sound
-from callreel.audio.pcm import BYTES_PER_SAMPLE, SAMPLE_RATE, Pcm, Samples
+from callreel.audio.decode import MAX_DURATION_S, Sound
+from callreel.audio.pcm import BYTES_PER_SAMPLE, SAMPLE_RATE, Channels, Pcm, Samples
 from callreel.errors import StorageUnavailable
 
 FOLDER = "spool"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import get_args
 
-from callreel.audio.decode import Channels
+from callreel.audio.pcm import Channels
 from callreel.engines.base import Capabilities
 from callreel.errors import InvalidInput
 from callreel.offline.profiles import PROFILES

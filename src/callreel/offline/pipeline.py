@@ -6,7 +6,6 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -24,43 +23,13 @@ from callreel.offline.checkpoint import Checkpoint, Past, Plan
 from callreel.offline.chunk import Chunk, chunks
 from callreel.offline.decoding import Decoding, batch_size, items_of
 from callreel.offline.options import TranscribeOptions
+from callreel.offline.outcome import TRACK, Progress, SourceTrack, Transcription
 from callreel.offline.profiles import PROFILES
 from callreel.text import Segment
 
 __all__ = ["LISTENING", "TRACK", "Progress", "SourceTrack", "TranscribeOptions", "Transcription", "transcribe"]
 
-TRACK = "mix"
 DECODING, LISTENING = 5.0, 10.0  # percent done when the transcribing begins, as measured: the rest is the engine
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a transcription is: `percent` 0..100, `eta_s` and `rtfx` None while unknown."""
-
-    percent: float
-    step: str
-    eta_s: float | None = None
-    rtfx: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SourceTrack:
-    """A track of the recording: the `channel` (from 0) that it is, None for the mix of all, and who is on it."""
-
-    name: str
-    channel: int | None = None
-    speaker: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Transcription:
-    """The outcome: segments in order of time, the language spoken, and the seconds of audio they came from."""
-
-    segments: tuple[Segment, ...]
-    language: str | None
-    duration_s: float
-    tracks: tuple[SourceTrack, ...] = (SourceTrack(TRACK),)
-    warnings: tuple[str, ...] = field(default=())
 
 
 def transcribe(

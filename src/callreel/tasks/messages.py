@@ -6,7 +6,8 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from callreel.offline.pipeline import Progress, TranscribeOptions, Transcription
+from callreel.offline.options import TranscribeOptions
+from callreel.offline.outcome import Progress, Transcription
 from callreel.text import Segment
 
 

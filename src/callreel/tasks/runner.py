@@ -22,7 +22,7 @@ from callreel import clock, metrics
 from callreel.engines.base import EngineSpec
 from callreel.errors import CallreelError, Conflict, ModelMissing, StorageUnavailable
 from callreel.jobs import store as jobs
-from callreel.offline.pipeline import Progress
+from callreel.offline.outcome import Progress
 from callreel.storage.database import Database
 from callreel.storage.events import Events
 from callreel.storage.folders import DataFolder

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from callreel import clock
 from callreel.jobs import store as jobs
-from callreel.offline.pipeline import TranscribeOptions
+from callreel.offline.options import TranscribeOptions
 from callreel.server.forms import described
 from callreel.server.nouns import job_noun, json_page
 from callreel.server.services import Client, House
