@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from callreel.engines.pocketsphinx import WARNING
+from callreel.engines.catalogue import WEAK
 from callreel.measure.wer import compare
 from tests.cli.running import callreel, refused
 
@@ -76,8 +76,8 @@ def test_where_transcripts_cannot_go_is_said_before_any_work(toy_audio: Path, tm
 def test_transcribe_with_pocketsphinx_says_what_its_text_is_worth(toy_audio: Path) -> None:
     flags = ("--engine", "pocketsphinx", "--format", "json", "-o", "-")
     done = callreel("transcribe", toy_audio / "en_short.wav", *flags)
-    assert done.returncode == 0 and WARNING in done.stderr
-    assert WARNING in json.loads(done.stdout)["warnings"]
+    assert done.returncode == 0 and WEAK in done.stderr
+    assert WEAK in json.loads(done.stdout)["warnings"]
 
 
 def test_what_cannot_be_done_is_said_in_a_line_and_a_hint(toy_model: Path, toy_audio: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from callreel.accounts import keys
 from callreel.audio.pcm import SAMPLE_RATE, seconds
-from callreel.engines.pocketsphinx import WARNING
+from callreel.engines.catalogue import WEAK
 from callreel.measure.harness import ServerProcess, play, wait_for
 from callreel.measure.wer import compare
 from callreel.server.serve import _first_client
@@ -78,7 +78,7 @@ def test_without_whisper_it_starts_with_pocketsphinx_and_says_so(tmp_path: Path)
     with served(tmp_path, "--engine", "auto", "--model", "small", CALLREEL_MODELS_DIR=str(tmp_path / "none")) as server:
         health = server.get("/health")
         assert health["live"]["engine"] == "pocketsphinx"
-        assert WARNING in health["warnings"] and any("small" in warning for warning in health["warnings"])
+        assert WEAK in health["warnings"] and any("small" in warning for warning in health["warnings"])
 
         async def run() -> list[str]:
             async with talking(server) as talk:
@@ -87,7 +87,7 @@ def test_without_whisper_it_starts_with_pocketsphinx_and_says_so(tmp_path: Path)
                 return [message["message"] for message in talk.said if message.get("status") == "WARNING"]
 
         assert set(asyncio.run(run())) == set(health["warnings"])
-        assert WARNING in server.log()
+        assert WEAK in server.log()
 
 
 def serve(*flags: str) -> subprocess.CompletedProcess[str]:

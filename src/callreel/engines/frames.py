@@ -12,8 +12,17 @@ import msgspec
 import numpy as np
 
 from callreel.engines.base import Capabilities, Decoded, DecodeOptions, Window
-from callreel.errors import CallreelError, EngineCrashed, EngineRefused, EngineUnavailable, InvalidInput, ModelMissing
+from callreel.errors import (
+    CallreelError,
+    EngineCrashed,
+    EngineRefused,
+    EngineUnavailable,
+    InvalidInput,
+    ModelMissing,
+    OutOfSpace,
+)
 
+SENT = (InvalidInput, EngineUnavailable, ModelMissing, EngineRefused, EngineCrashed, OutOfSpace)  # as what they are
 LENGTH = struct.Struct("<I")
 MAX_FRAME_BYTES = 64 * 1024 * 1024  # 32 windows of 30 s are 31 MB
 
@@ -55,7 +64,7 @@ class Answer(msgspec.Struct):
 
 def error_from(body: dict[str, Any]) -> CallreelError:
     """The error a child reported, as the class it had there; any other code as EngineUnavailable that stays so."""
-    kinds = {kind.code: kind for kind in (InvalidInput, EngineUnavailable, ModelMissing, EngineRefused, EngineCrashed)}
+    kinds = {kind.code: kind for kind in SENT}
     error = kinds.get(body["code"], EngineUnavailable)(body["message"], hint=body["hint"], **body["detail"])
     if body["code"] not in kinds:
         error.code, error.transient = body["code"], False

@@ -19,10 +19,6 @@ PRONUNCIATION = re.compile(r"\(\d+\)$")  # "the(2)": a second way to say it, not
 # Wider than its defaults (1e-48, 7e-29, 1e-48), which lose the best path by where a window happens to start: on six
 # cuts of one sentence of six, against one of six, for 1.5 times the work.
 BEAMS = {"beam": 1e-60, "wbeam": 1e-40, "pbeam": 1e-60}
-WARNING = (
-    "Written by PocketSphinx, whose accuracy is low: give a Whisper model for real use "
-    "(--engine whisper --model FOLDER_OR_NAME, or CALLREEL_MODEL)."
-)
 
 
 def load(spec: EngineSpec) -> PocketSphinxEngine:

@@ -1,22 +1,34 @@
-"""Whisper through CTranslate2: the main engine. faster-whisper gives features, tokenizer and downloads."""
+"""Whisper through CTranslate2: the main engine. faster-whisper gives features and tokenizer."""
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import ctranslate2
 import msgspec
 import numpy as np
-from faster_whisper import WhisperModel, available_models
+from faster_whisper import WhisperModel
 from faster_whisper.tokenizer import Tokenizer
-from faster_whisper.transcribe import get_ctranslate2_storage, merge_punctuations
+from faster_whisper.transcribe import get_ctranslate2_storage
 
 from callreel.audio.pcm import SAMPLE_RATE, samples, seconds
+from callreel.engines import shelf
 from callreel.engines.base import Capabilities, Decoded, DecodeOptions, EngineSpec, Window, as_float
+from callreel.engines.languages import code_of
+from callreel.engines.park import Park
+from callreel.engines.whisper_device import load_model
+from callreel.engines.whisper_text import (
+    Hypothesis,
+    aligned_words,
+    decode_stats,
+    estimated_words,
+    mean_probability,
+    prompt_tokens,
+)
 from callreel.errors import InvalidInput, ModelMissing
 from callreel.text import DecodeStats, Word
 
@@ -25,49 +37,52 @@ SAMPLES_PER_STEP = 320  # samples an encoder position: the encoder halves the me
 MAX_WINDOW_S = 30.0  # positions of the encoder: no weights take more
 MAX_NEW_TOKENS = 224  # half of Whisper's text context, as in the original
 MAX_CONTEXT = 448
-PROMPT_LENGTHS = (0, 4, 8, 16, 32, 64, 128, 223)
 TOKENS_PER_SECOND = 12  # more than anybody says; what is beyond it is a loop, and every looped token costs time
 RELEASED_MIN_WINDOW_S = 10.0  # released weights were trained on 30 s; `docs/why.md` has the measure
-NEEDED_FILES = ("model.bin", "tokenizer.json")  # without the second, faster-whisper would ask the hub for another's
-PREPENDED, APPENDED = "\"'“¿([{-", "\"'.。,，!！?？:：”)]}、"
+BATCH = {"cpu": 4, "cuda": 16}
 
 
 def load(spec: EngineSpec) -> WhisperEngine:
-    """Load `spec.model`: a size ("small"), a hub repository id, or a local folder. Raises ModelMissing."""
-    folder = find_model(spec.model, Path(spec.models_folder), download=spec.download)
-    missing = [name for name in NEEDED_FILES if not (folder / name).is_file()]
+    """Load `spec.model`: a released model's name, a hub repository id, an imported model's name, or a folder.
+
+    Raises ModelMissing if it is not here and may or can not be fetched, InvalidInput for a name that nobody knows and
+    for a device or compute type that this machine has not.
+    """
+    folder = find_model(spec)
+    missing = shelf.lacking(folder)
     if missing:
         raise ModelMissing(
-            f"There is no whole Whisper model in {folder}: it lacks {' and '.join(missing)}",
-            hint="Give a folder that CTranslate2's converter wrote: model.bin, config.json, tokenizer.json, vocabulary",
+            f"There is no whole Whisper model in {folder}: it lacks {' and '.join(missing)}", hint=shelf.HOW_TO_CONVERT
         )
     card = ModelCard.read(folder)
-    try:
-        model = WhisperModel(str(folder), device="auto", cpu_threads=1, num_workers=spec.threads, compute_type="auto")
-    except Exception as error:  # the tokenizers library raises the bare class
-        raise ModelMissing(f"The model in {folder} cannot be loaded: {error}") from error
-    return WhisperEngine(model, name=spec.model, card=card, min_window_s=spec.min_window_s)
+    model = load_model(spec, folder)
+    return WhisperEngine(
+        model,
+        name=folder.resolve().name if shelf.is_folder(spec.model) else shelf.canonical(spec.model),
+        card=card,
+        min_window_s=spec.min_window_s,
+        parallel=spec.threads,
+        park_after_s=spec.park_after_s,
+    )
 
 
-def find_model(model: str, models_folder: Path, *, download: bool) -> Path:
-    """The folder of a model on this machine. Raises ModelMissing if it is not here and may or can not be fetched."""
-    from faster_whisper.utils import download_model
+def find_model(spec: EngineSpec) -> Path:
+    """The folder of a model on this machine, fetched if it may be. Raises as `load` does."""
+    models_folder = Path(spec.models_folder)
+    here = shelf.find(spec.model, models_folder)
+    if here is not None:
+        return here.folder
+    if shelf.repository_of(spec.model) is None:
+        raise ModelMissing(f"There is no folder {spec.model!r}", hint="Give a folder that is there, or a model's name")
+    if spec.download:
+        from callreel.engines.download import pull  # its HTTP library is not needed by those who have their model
 
-    if model and Path(model).is_dir():
-        return Path(model)
-    if model not in available_models() and "/" not in model:
-        raise ModelMissing(
-            f"There is no Whisper model called {model!r}",
-            hint=f"Give a folder, a hub repository id, or one of: {', '.join(available_models())}",
-        )
-    try:
-        return Path(download_model(model, cache_dir=str(models_folder), local_files_only=not download))
-    except Exception as error:  # the hub client raises a family of its own, requests' and OSError
-        fetching = f"fetching it said: {error}" if download else "or let it be fetched: CALLREEL_DOWNLOAD=true"
-        raise ModelMissing(
-            f"The Whisper model {model!r} is not on this machine",
-            hint=f"Put it under {models_folder}, give its folder, {fetching}",
-        ) from error
+        return pull(spec.model, models_folder, hub=spec.hub_url, proxy=spec.proxy)
+    raise ModelMissing(
+        f"The Whisper model {spec.model!r} is not on this machine",
+        hint=f"Get it with `callreel models pull {shelf.canonical(spec.model)}`, put it under {models_folder}, "
+        "or let it be fetched: CALLREEL_MODELS_DOWNLOAD=true",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,46 +106,38 @@ class ModelCard:
             raise ModelMissing(f"The model's card {path} cannot be read: {error}") from error
 
 
-@dataclass(frozen=True, slots=True)
-class _Hypothesis:
-    """The tokens of one window, text and timestamps apart."""
-
-    text: list[int] = field(default_factory=list)
-    spans: list[tuple[int, int, float, float]] = field(default_factory=list)  # text[i:j] lies between two times, s
-
-    @classmethod
-    def parse(cls, tokens: Sequence[int], tokenizer: Tokenizer) -> _Hypothesis:
-        hypothesis = cls()
-        first, opened = 0, None
-        for token in tokens:
-            if token >= tokenizer.timestamp_begin:
-                at = (token - tokenizer.timestamp_begin) * 0.02
-                if opened is not None and len(hypothesis.text) > first:
-                    hypothesis.spans.append((first, len(hypothesis.text), opened, at))
-                opened, first = at, len(hypothesis.text)
-            elif token < tokenizer.eot:
-                hypothesis.text.append(token)
-        return hypothesis
-
-
 class WhisperEngine:
     """Greedy or beam decodes of batches. Loops over temperatures and context live in `offline/`, not here."""
 
     name = "whisper"
 
-    def __init__(self, model: WhisperModel, *, name: str, card: ModelCard, min_window_s: float | None = None) -> None:
-        self.model = Path(name).resolve().name
+    def __init__(
+        self,
+        model: WhisperModel,
+        *,
+        name: str,
+        card: ModelCard,
+        min_window_s: float | None = None,
+        parallel: int = 1,
+        park_after_s: float = 0.0,
+    ) -> None:
+        self.model = name
         self._whisper = model
+        device = model.model.device
         floor = card.min_window_s if min_window_s is None else min_window_s
         self.capabilities = Capabilities(
-            batch=4 if model.model.device == "cpu" else 16,
+            batch=BATCH.get(device, 1),
+            parallel=parallel,
             word_times=True,
             translate=model.model.is_multilingual,
             min_window_s=min(floor, MAX_WINDOW_S),
             max_window_s=card.max_window_s,
             languages=card.languages or (() if model.model.is_multilingual else ("en",)),
         )
-        self._detectable = frozenset(self.capabilities.languages)
+        self._park: Park | None = None
+        if device == "cuda" and park_after_s > 0:
+            unload, come_back = model.model.unload_model, model.model.load_model
+            self._park = Park(lambda: unload(to_cpu=True), come_back, after_s=park_after_s)
 
     def decode(self, windows: Sequence[Window], options: DecodeOptions) -> list[Decoded]:
         """As `Engine.decode`. Raises InvalidInput for a window over 30 s, and a language or task Whisper has not."""
@@ -139,11 +146,15 @@ class WhisperEngine:
         longest_s = seconds(max(len(window.pcm) for window in windows))
         if longest_s > MAX_WINDOW_S:
             raise InvalidInput(f"Whisper takes windows of at most {MAX_WINDOW_S:.0f} s, not of {longest_s:.2f} s")
+        with self._park.in_use() if self._park else nullcontext():
+            return self._decode(windows, options)
+
+    def _decode(self, windows: Sequence[Window], options: DecodeOptions) -> list[Decoded]:
         encoded = self._encode(windows)
         languages = self._languages(encoded, len(windows), options)
         tokenizers = {language: self._tokenizer(language, options) for language in {found for found, _ in languages}}
         prompts = [
-            _prompt(tokenizers[language], window.prompt, options.hotwords)
+            prompt_tokens(tokenizers[language], window.prompt, options.hotwords)
             for window, (language, _) in zip(windows, languages, strict=True)
         ]
         # CTranslate2 wants the start tokens at one position in all rows of a batch; alignment wants one language.
@@ -161,6 +172,8 @@ class WhisperEngine:
 
     def _tokenizer(self, language: str, options: DecodeOptions) -> Tokenizer:
         multilingual = self._whisper.model.is_multilingual
+        if options.task == "translate" and not multilingual:
+            raise InvalidInput(f"The model {self.model!r} knows English only and cannot translate", field="task")
         try:
             return Tokenizer(self._whisper.hf_tokenizer, multilingual, task=options.task, language=language)
         except ValueError as error:
@@ -180,15 +193,26 @@ class WhisperEngine:
     def _languages(
         self, encoded: ctranslate2.StorageView, n_windows: int, options: DecodeOptions
     ) -> list[tuple[str, float]]:
+        if options.language is not None:
+            return [(self._known(options.language), 1.0)] * n_windows
         if not self._whisper.model.is_multilingual:
             return [("en", 1.0)] * n_windows
-        if options.language is not None:
-            return [(options.language, 1.0)] * n_windows
+        asked = tuple(map(self._known, options.languages)) or self.capabilities.languages
+        if len(asked) == 1:
+            return [(asked[0], 1.0)] * n_windows
         found = []
         for candidates in self._whisper.model.detect_language(encoded):
             named = [(token[2:-2], probability) for token, probability in candidates]
-            found.append(next((c for c in named if not self._detectable or c[0] in self._detectable), named[0]))
+            found.append(next((c for c in named if not asked or c[0] in asked), named[0]))
         return found
+
+    def _known(self, language: str) -> str:
+        code = code_of(language)
+        if code != "en" and not self._whisper.model.is_multilingual:
+            raise InvalidInput(
+                f"The model {self.model!r} knows English only", hint="Take one without .en", field="language"
+            )
+        return code
 
     def _generate(
         self,
@@ -205,24 +229,32 @@ class WhisperEngine:
             beam_size=options.beam_size if options.temperature == 0 else 1,
             sampling_temperature=options.temperature,
             sampling_topk=0 if options.temperature > 0 else 1,
+            no_repeat_ngram_size=options.no_repeat_ngram,
             # CTranslate2 yields min(L / 2, L - prompt + 1) new tokens.
             max_length=min(MAX_CONTEXT, max(2 * new_tokens, len(prompts[0]) + new_tokens - 1)),
             return_scores=True,
             return_no_speech_prob=True,
         )
-        hypotheses = [_Hypothesis.parse(r.sequences_ids[0], tokenizer) for r in results]
-        words = self._align(encoded, durations, tokenizer, hypotheses)
-        return [
-            (words[i], _stats(result, tokenizer.decode(hypotheses[i].text), options.temperature))
-            for i, result in enumerate(results)
+        hypotheses = [Hypothesis.parse(r.sequences_ids[0], tokenizer) for r in results]
+        stats = [
+            decode_stats(result, tokenizer.decode(hypothesis.text), options.temperature)
+            for result, hypothesis in zip(results, hypotheses, strict=True)
         ]
+        if options.word_times:
+            words = self._align(encoded, durations, tokenizer, hypotheses)
+        else:
+            words = [
+                list(estimated_words(hypothesis, tokenizer, duration_s, mean_probability(of)))
+                for hypothesis, duration_s, of in zip(hypotheses, durations, stats, strict=True)
+            ]
+        return list(zip(words, stats, strict=True))
 
     def _align(
         self,
         encoded: ctranslate2.StorageView,
         durations: list[float],
         tokenizer: Tokenizer,
-        hypotheses: list[_Hypothesis],
+        hypotheses: list[Hypothesis],
     ) -> list[list[Word]]:
         words: list[list[Word]] = [[] for _ in hypotheses]
         rows = [i for i, hypothesis in enumerate(hypotheses) if hypothesis.text]
@@ -235,23 +267,8 @@ class WhisperEngine:
             [max(2, samples(durations[i]) // HOP_LENGTH) for i in rows],
         )
         for i, alignment in zip(rows, aligned, strict=True):
-            merge_punctuations(alignment, PREPENDED, APPENDED)
-            words[i] = list(_timed(alignment, hypotheses[i].spans, durations[i]))
+            words[i] = list(aligned_words(alignment, hypotheses[i], durations[i]))
         return words
-
-
-def _prompt(tokenizer: Tokenizer, context: str, hotwords: str) -> list[int]:
-    """Start tokens behind hotwords and the end of the text that came before.
-
-    That text is cut so that all has one of a few lengths, and rows share a batch. Hotwords are the same in all rows.
-    """
-    hot: list[int] = tokenizer.encode(" " + hotwords.strip()) if hotwords.strip() else []
-    before: list[int] = tokenizer.encode(" " + context.strip()) if context.strip() else []
-    hot = hot[: PROMPT_LENGTHS[-1] // 2 if before else PROMPT_LENGTHS[-1]]
-    length = max(n for n in PROMPT_LENGTHS if n <= len(hot) + len(before))
-    kept = max(0, length - len(hot))
-    prefix = [*hot, *before[len(before) - kept :]]
-    return [*([tokenizer.sot_prev, *prefix] if prefix else []), *tokenizer.sot_sequence]
 
 
 def _rows(encoded: ctranslate2.StorageView, rows: Sequence[int]) -> ctranslate2.StorageView:
@@ -259,35 +276,3 @@ def _rows(encoded: ctranslate2.StorageView, rows: Sequence[int]) -> ctranslate2.
     if encoded.device != "cpu":
         encoded = encoded.to_device(ctranslate2.Device.cpu)
     return ctranslate2.StorageView.from_array(np.ascontiguousarray(np.array(encoded)[list(rows)]))
-
-
-def _timed(
-    alignment: list[dict[str, Any]], spans: list[tuple[int, int, float, float]], duration_s: float
-) -> Iterator[Word]:
-    """Words with times that never run backwards, never leave their timestamp pair, never leave the window.
-
-    Cross-attention is vague about where the first word after a pause starts; the timestamp tokens are not.
-    """
-    n_tokens, at = 0, 0.0
-    for item in alignment:
-        first, n_tokens = n_tokens, n_tokens + len(item["tokens"])
-        if not item["word"].strip():
-            continue
-        low, high = next(((a, b) for i, j, a, b in spans if i <= first < j), (0.0, duration_s))
-        start = min(max(float(item["start"]), low, at), duration_s)
-        end = min(max(float(item["end"]), start), max(high, start), duration_s)
-        at = end
-        yield Word(item["word"], round(start, 3), round(end, 3), round(float(item["probability"]), 4))
-
-
-def _stats(result: ctranslate2.models.WhisperGenerationResult, text: str, temperature: float) -> DecodeStats:
-    n_tokens = len(result.sequences_ids[0])
-    data = text.encode()
-    return DecodeStats(
-        tokens=n_tokens,
-        # CTranslate2 divides by the tokens without the end mark, Whisper's thresholds count it.
-        avg_logprob=round(result.scores[0] * n_tokens / (n_tokens + 1), 4),
-        no_speech_prob=round(result.no_speech_prob, 4),
-        compression_ratio=round(len(data) / len(zlib.compress(data)), 3) if data else None,
-        temperature=temperature,
-    )

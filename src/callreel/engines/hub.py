@@ -1,0 +1,54 @@
+"""The model hub: where it is, and whether it can be reached, found out quickly."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+HUB_URL = "https://huggingface.co"
+TIMEOUT_S = 2.0  # a hub that answers later would be no joy to download from
+REMEMBERED_S = 60.0
+NOT_LET_THROUGH = (403, 407, 451)  # what a firewall or a proxy says in the hub's place
+
+_answers: dict[tuple[str, str | None], tuple[float, bool]] = {}  # by hub and proxy: until when it holds, the answer
+_lock = threading.Lock()
+
+
+def hub_url(given: str | None) -> str:
+    """The hub in use: the one given, else the hub client's own variable, else the public one."""
+    return (given or os.environ.get("HF_ENDPOINT") or HUB_URL).rstrip("/")
+
+
+def reachable(url: str | None = None, proxy: str | None = None, *, timeout_s: float = TIMEOUT_S) -> bool:
+    """Does the hub answer? Known within `timeout_s` whatever the network does, and remembered for a minute."""
+    key = (hub_url(url), proxy)
+    with _lock:
+        until, answer = _answers.get(key, (0.0, False))
+    if time.monotonic() < until:
+        return answer
+    heard = threading.Event()
+    threading.Thread(target=_ask, args=(*key, timeout_s, heard), name="hub", daemon=True).start()
+    heard.wait(timeout_s)  # the thread may hang on: looking a name up has no timeout of its own
+    answer = heard.is_set()
+    with _lock:
+        _answers[key] = (time.monotonic() + REMEMBERED_S, answer)
+    return answer
+
+
+def forget() -> None:
+    """Ask anew next time: the network has changed."""
+    with _lock:
+        _answers.clear()
+
+
+def _ask(url: str, proxy: str | None, timeout_s: float, heard: threading.Event) -> None:
+    import httpx
+
+    try:
+        with httpx.Client(proxy=proxy, timeout=timeout_s) as client:
+            status = client.head(url).status_code
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, OSError):
+        return
+    if status < 500 and status not in NOT_LET_THROUGH:
+        heard.set()
