@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from callreel.engines.models import MODELS, known, nearest
-from callreel.errors import Conflict, InvalidInput
+from callreel.errors import Conflict, InvalidInput, NotFound
 
 WEIGHTS = "model.bin"
 NEEDED_FILES = (WEIGHTS, "config.json", "tokenizer.json")  # without the last, faster-whisper would ask the hub for one
@@ -155,6 +155,25 @@ def import_folder(source: Path, models_folder: Path, name: str | None = None) ->
                 raise Conflict(f"There is a model called {name!r} already: {target}") from error
             raise
     return OnDisk(name, target, "models")
+
+
+def remove(model: str, models_folder: Path) -> int:
+    """Delete a pulled or imported model, and say how many bytes it had; a process that has loaded it keeps it.
+
+    Raises InvalidInput for a name that nobody knows and for a model that lies elsewhere, NotFound for one not here.
+    """
+    found = find(model, models_folder)
+    if found is None:
+        raise NotFound(f"The model {model!r} is not on this machine", hint="callreel models")
+    if found.where != "models":
+        raise InvalidInput(
+            f"{model!r} lies in {found.folder}, not among our models", hint="Delete that folder yourself"
+        )
+    size = found.size_bytes
+    (models_folder / INCOMING).mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=models_folder / INCOMING, prefix="remove.") as temporary:
+        found.folder.rename(Path(temporary) / "model")  # gone at once, though its bytes take a moment
+    return size
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
