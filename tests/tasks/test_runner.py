@@ -208,7 +208,7 @@ def test_an_attempt_that_lost_its_lease_is_stopped_and_changes_nothing(
     tmp_path: Path, toy_model: Path, toy_audio: Path
 ) -> None:
     async def run() -> None:
-        async with shop(tmp_path, toy_model, lease_s=1.0, slots=2) as s:
+        async with shop(tmp_path, toy_model, lease_s=3.0, slots=2) as s:
             order = await s.order(toy_audio / "en_long_50s.flac")
             await s.until(order, lambda found: found.progress.get("step") == "transcribe")
             await s.database.write(lambda conn: jobs.requeue_abandoned(conn, time.time(), all_running=True))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from callreel.engines.models import MODELS, known, nearest
-from callreel.errors import Conflict, InvalidInput, NotFound
+from callreel.errors import Conflict, InvalidInput, ModelMissing, NotFound
 
 WEIGHTS = "model.bin"
 NEEDED_FILES = (WEIGHTS, "config.json", "tokenizer.json")  # without the last, faster-whisper would ask the hub for one
@@ -100,6 +100,17 @@ def find(model: str, models_folder: Path) -> OnDisk | None:
         if snapshot:
             return OnDisk(canonical(model), snapshot, "hub cache")
     return None
+
+
+def missing(model: str, models_folder: Path) -> ModelMissing:
+    """The error for a model that is not here and is not to be fetched."""
+    if repository_of(model) is None:
+        return ModelMissing(f"There is no folder {model!r}", hint="Give a folder that is there, or a model's name")
+    return ModelMissing(
+        f"The Whisper model {model!r} is not on this machine",
+        hint=f"Get it with `callreel models pull {canonical(model)}`, put it under {models_folder}, "
+        "or let it be fetched: CALLREEL_MODELS_DOWNLOAD=true",
+    )
 
 
 def present(models_folder: Path) -> list[OnDisk]:

@@ -56,8 +56,6 @@ class Downloads:
             download.percent = progress.percent
 
         log.info("model %s is fetched", name)
-        pulling = pull_async(
-            spec.model, Path(spec.models_folder), hub=spec.hub_url, proxy=spec.proxy, on_progress=told
-        )
+        pulling = pull_async(spec.model, Path(spec.models_folder), hub=spec.hub_url, proxy=spec.proxy, on_progress=told)
         download = _Download(asyncio.create_task(pulling, name=f"download-{name}"))
         return download

@@ -17,6 +17,7 @@ from typing import Literal
 import psutil
 
 from callreel import clock, metrics
+from callreel.engines import models, shelf
 from callreel.engines.base import EngineSpec
 from callreel.server.supervision import BATCH_NICE, EngineProcess
 
@@ -175,7 +176,9 @@ class EnginePool:
 
 def _expected(spec: EngineSpec) -> int:
     """Bytes that an engine will take, to be measured once it is there."""
-    weights = Path(spec.model) / "model.bin"
+    if (info := models.known(spec.model)) is not None:
+        return info.ram_bytes
+    weights = Path(spec.model) / shelf.WEIGHTS
     return UNMEASURED_BYTES + (2 * weights.stat().st_size if weights.is_file() else 0)
 
 
