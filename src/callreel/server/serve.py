@@ -97,11 +97,7 @@ async def start(settings: Settings) -> AsyncIterator[Services]:
         runner = Runner(database, events, folder, speech, _limits(settings))
         runner.start()
         stack.push_async_callback(runner.stop)
-        courier = Courier(
-            database,
-            allow_networks=settings.sources.allow_networks,
-            keep_days=settings.retention.jobs_days,
-        )
+        courier = Courier(database, allow_networks=settings.sources.allow_networks)
         await database.write(webhooks.take_back)
         courier.start()
         stack.push_async_callback(courier.stop)
