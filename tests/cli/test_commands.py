@@ -92,7 +92,7 @@ def test_what_cannot_be_done_is_said_in_a_line_and_a_hint(toy_model: Path, toy_a
     assert "no language 'de'" in what and "en, sw" in hint
     noise = tmp_path / "noise.mp3"
     noise.write_bytes(b"no sound" * 99)
-    assert "noise.mp3 is not a media file" in refused(callreel("transcribe", noise, *toy))[-1]
+    assert "noise.mp3 is not a media file" in refused(callreel("transcribe", noise, *toy))[-2]
     (tmp_path / "callreel.toml").write_text("port = ")
     (what,) = refused(callreel("transcribe", file, cwd=tmp_path))
     assert what.startswith("callreel: callreel.toml cannot be read")

@@ -60,7 +60,8 @@ def _models(settings: Settings) -> Iterator[Finding]:
     from callreel.engines.specs import final_spec, live_spec
     from callreel.errors import CallreelError
 
-    for name, spec in (("model of files", final_spec(settings)), ("live model", live_spec(settings))):
+    files, live = final_spec(settings), live_spec(settings)
+    for name, spec in [("model", files)] if files == live else [("model of files", files), ("live model", live)]:
         try:
             found, warnings = catalogue.resolve(spec)
             missing = found.engine == "whisper" and not shelf.find(found.model, settings.models_folder)
