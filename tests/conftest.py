@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 # How long an example takes says how busy the machine is, and nothing else.
 hypothesis_settings.register_profile("callreel", deadline=None)
-hypothesis_settings.register_profile("soak", deadline=None, max_examples=2000)
-hypothesis_settings.load_profile("soak" if os.environ.get("CALLREEL_TEST_SOAK") else "callreel")
+hypothesis_settings.load_profile("callreel")
 
 DATA = Path(__file__).parent / "data"
 SHARED_AUDIO = Path(__file__).parents[2] / "shared" / "audio"

@@ -75,10 +75,9 @@ class EngineServer:
     def serve(self, listener: socket.socket) -> None:
         while True:
             connection, _ = listener.accept()
-            threading.Thread(target=self.talk, args=(connection,), daemon=True).start()
+            threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
 
-    def talk(self, connection: socket.socket) -> None:
-        """Answer on one connection until its other end closes."""
+    def _talk(self, connection: socket.socket) -> None:
         with connection:
             try:
                 connection.sendall(frames.pack(self.hello))

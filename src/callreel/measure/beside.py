@@ -11,7 +11,6 @@ import statistics
 import tempfile
 import time
 import urllib.request
-import wave
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,14 +18,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 
-from callreel.audio.pcm import BYTES_PER_SAMPLE, SAMPLE_RATE, samples
-from callreel.errors import CallreelError
 from callreel.measure import oracle
-from callreel.measure.harness import ServerProcess, samples_of, wait_for
+from callreel.measure.harness import MeasureFailed, ServerProcess, cpu_s, samples_of, wait_for
 from callreel.measure.latency import Latency, Script, Spoken, play_all, scripts
+from callreel.measure.material import duration_s, wave_file
 from callreel.measure.synthetic import write_weights
 from callreel.offline.pipeline import LISTENING
 
@@ -40,12 +37,6 @@ LOOK_EVERY_S = 0.5
 AT_WORK_S = 0.1  # of CPU time between two looks
 BATCH_IDLE_S = 0.5  # without any CPU time, the batch engine has nothing left to do
 DRAINED_WITHIN_S = 300.0  # a cancelled job's last call to the engine goes on to its end
-
-
-class MeasureFailed(CallreelError):
-    """What was to be measured did not happen."""
-
-    code = "measure_failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +72,8 @@ def run(
         folder = Path(name)
         live = oracle.prepare(folder / "live", live_size, tokenizer_from=model, audio=audio)
         batch = write_weights(batch_size, folder / "batch", tokenizer_from=model, chain=CHAIN)
-        file = _job_file(audio, folder / "job.wav", job_s or JOB_S_A_SECOND[batch_size] * stretch_s)
+        job_s = job_s or JOB_S_A_SECOND[batch_size] * stretch_s
+        file = wave_file(folder / "job.wav", [samples_of(audio / JOB_RECORDING)], job_s)
         warm_up, parts = scripts(audio, streams, WARM_UP_S), scripts(audio, streams, stretch_s)
         flags = (
             "--engine",
@@ -175,9 +167,10 @@ def _warm_up(server: ServerProcess, audio: Path, parts: Sequence[Script]) -> Non
 
 def _stretch(server: ServerProcess, parts: Sequence[Script], file: Path | None) -> Stretch:
     _until_drained(server)
+    idle_s = _batch_cpu_s(server)
     job = server.transcribe(file, language="en") if file else None
     if job:
-        wait_for(lambda: "job" in server.children(), DRAINED_WITHIN_S, "the job's process runs")
+        wait_for(lambda: _batch_cpu_s(server) - idle_s >= AT_WORK_S, DRAINED_WITHIN_S, "the job's engine works")
     path = f"/v1/jobs/{job['id']}" if job else "/v1/jobs?limit=1"  # looked at without a job, too: it costs something
     looks: list[_Look] = []
 
@@ -202,7 +195,7 @@ def _stretch(server: ServerProcess, parts: Sequence[Script], file: Path | None) 
             f"The job was {last.state} before the live streams ended", hint="Give it more audio with --job-seconds"
         )
     _cancel(server, job["id"])
-    return Stretch(spoken, _rtfx(looks, _audio_s(file)), batch, live, other)
+    return Stretch(spoken, _rtfx(looks, duration_s(file)), batch, live, other)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,8 +210,7 @@ class _Look:
     @classmethod
     def of(cls, server: ServerProcess, path: str) -> _Look:
         job, children = server.get(path), server.children()
-        used = [children[role].cpu_times() for role in ("live", "batch")]
-        live, batch = (float(times.user + times.system) for times in used)
+        live, batch = (cpu_s(children[role]) for role in ("live", "batch"))
         whole = psutil.cpu_times()
         busy = float(sum(whole) - whole.idle - getattr(whole, "iowait", 0.0) - getattr(whole, "guest", 0.0))
         progress = job.get("progress") or {}
@@ -241,6 +233,10 @@ def _rtfx(looks: Sequence[_Look], audio_s: float) -> float | None:
     return audio_s * (percent - LISTENING) / (99.0 - LISTENING) / (at - began)
 
 
+def _batch_cpu_s(server: ServerProcess) -> float:
+    return cpu_s(server.children()["batch"])
+
+
 def _cancel(server: ServerProcess, job_id: str) -> None:
     request = urllib.request.Request(f"http://127.0.0.1:{server.port}/v1/jobs/{job_id}/cancel", method="POST")
     urllib.request.urlopen(request, timeout=30).close()
@@ -252,26 +248,8 @@ def _until_drained(server: ServerProcess) -> None:
 
     def idle() -> bool:
         nonlocal since, used
-        children = server.children()
-        times = children["batch"].cpu_times()
-        if times.user + times.system != used:
-            since, used = time.monotonic(), times.user + times.system
-        return time.monotonic() - since >= BATCH_IDLE_S and "job" not in children
+        if (now_s := _batch_cpu_s(server)) != used:
+            since, used = time.monotonic(), now_s
+        return time.monotonic() - since >= BATCH_IDLE_S and "job" not in server.children()
 
     wait_for(idle, DRAINED_WITHIN_S, "the batch engine is idle")
-
-
-def _job_file(audio: Path, path: Path, duration_s: float) -> Path:
-    """JOB_RECORDING again and again, as a WAV."""
-    pcm = samples_of(audio / JOB_RECORDING)
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(BYTES_PER_SAMPLE)
-        file.setframerate(SAMPLE_RATE)
-        file.writeframes(np.resize(pcm, samples(duration_s)).tobytes())
-    return path
-
-
-def _audio_s(path: Path) -> float:
-    with wave.open(str(path), "rb") as file:
-        return file.getnframes() / file.getframerate()

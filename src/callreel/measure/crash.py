@@ -8,7 +8,6 @@ import asyncio
 import tempfile
 import time
 import uuid
-import wave
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -17,9 +16,10 @@ from typing import Any
 
 import psutil
 
-from callreel.audio.pcm import BYTES_PER_SAMPLE, SAMPLE_RATE, seconds
+from callreel.audio.pcm import seconds
 from callreel.live.tracklog import logged_samples
-from callreel.measure.harness import Played, ServerProcess, machine, play, samples_of, wait_for
+from callreel.measure.harness import Played, ServerProcess, play, samples_of, wait_for
+from callreel.measure.material import wave_file
 from callreel.measure.wer import Alignment, compare
 
 RECORDINGS = ("en_live_20s.flac", "en_long_50s.flac")
@@ -58,7 +58,7 @@ def run(
     scene = _Scene(audio, model, tuple(recordings))
     undisturbed = scene.undisturbed()
     results = [scene.kill(victim, undisturbed) for victim in victims]
-    return {"machine": machine(), "results": [asdict(result) for result in results]}
+    return {"results": [asdict(result) for result in results]}
 
 
 def report(result: dict[str, Any]) -> str:
@@ -149,11 +149,8 @@ class _Scene:
         return [p for p in played if isinstance(p, Played)]
 
     def _job_file(self, server: ServerProcess) -> Path:
-        path = server.data / "job.wav"
-        with wave.open(str(path), "wb") as file:
-            file.setparams((1, BYTES_PER_SAMPLE, SAMPLE_RATE, 0, "NONE", ""))
-            file.writeframes(samples_of(self.audio / self.recordings[-1]).tobytes() * JOB_COPIES)
-        return path
+        pcm = samples_of(self.audio / self.recordings[-1])
+        return wave_file(server.data / "job.wav", [pcm], JOB_COPIES * seconds(len(pcm)))
 
 
 class _Blow:

@@ -20,7 +20,7 @@ import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from callreel.measure import oracle
-from callreel.measure.harness import Played, ServerProcess
+from callreel.measure.harness import Played, ServerProcess, cpu_s
 from callreel.measure.latency import Script, Spoken, play_all, scripts, seconds_of
 
 TARGET_LAG_P99_S = 0.050
@@ -111,9 +111,9 @@ def _load(server: ServerProcess, audio: Path, streams: int, stretch_s: float) ->
     parts = scripts(audio, streams, stretch_s)
     before, began = lag_buckets(server.get("/metrics")), time.monotonic()
     serve, engine = psutil.Process(server.pid), server.children()["live"]
-    cpu_s = _cpu_s(serve), _cpu_s(engine)
+    before_s = cpu_s(serve), cpu_s(engine)
     spoken = Spoken.of(asyncio.run(play_all(server.live_url, parts, stagger_s=RAMP_S / streams)), parts)
-    serve_s, engine_s = _cpu_s(serve) - cpu_s[0], _cpu_s(engine) - cpu_s[1]
+    serve_s, engine_s = cpu_s(serve) - before_s[0], cpu_s(engine) - before_s[1]
     wall_s = time.monotonic() - began
     after = lag_buckets(server.get("/metrics"))
     lag = {bound: after[bound] - before[bound] for bound in after}
@@ -161,11 +161,6 @@ async def _keep_looking(process: psutil.Process, found: list[int]) -> None:
     while True:
         found.append(process.memory_info().rss)
         await asyncio.sleep(SAMPLE_EVERY_S)
-
-
-def _cpu_s(process: psutil.Process) -> float:
-    used = process.cpu_times()
-    return float(used.user + used.system)
 
 
 def lag_buckets(metrics: str) -> dict[float, float]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import json
 import os
-import platform
 import signal
 import socket
 import subprocess
@@ -16,7 +16,6 @@ import urllib.error
 import urllib.request
 import uuid
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +25,20 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from callreel.audio.decode import decode
 from callreel.audio.pcm import Pcm, seconds
+from callreel.errors import CallreelError
 from callreel.server.supervision import BATCH_NICE
 
 CHUNK = 4096  # samples a frame, as WhisperLive's client sends: 256 ms
 START_WITHIN_S = 60.0
 STOP_WITHIN_S = 20.0
 NO_CACHE = {"CALLREEL_JOBS_CACHE_TTL_S": "0"}  # work that is measured is to be done each time
+UPLOAD_WITHIN_S = 120.0
+
+
+class MeasureFailed(CallreelError):
+    """What was to be measured did not happen."""
+
+    code = "measure_failed"
 
 
 def free_port() -> int:
@@ -49,6 +56,12 @@ def wait_for(condition: Any, within_s: float, what: str) -> Any:
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what}: not within {within_s:.0f} s")
         time.sleep(0.02)
+
+
+def cpu_s(process: psutil.Process) -> float:
+    """CPU seconds that a process has used so far."""
+    used = process.cpu_times()
+    return float(used.user + used.system)
 
 
 class ServerProcess:
@@ -130,21 +143,28 @@ class ServerProcess:
             return json.loads(body) if "json" in answer.headers["Content-Type"] else body
 
     def transcribe(self, file: Path, **form: str) -> dict[str, Any]:
-        """Upload a file; the job as it was answered."""
+        """Upload a file, which never is in memory; the job as it was answered."""
         boundary = uuid.uuid4().hex
         parts = [
             f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
             for name, value in form.items()
         ]
-        head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{file.name}"\r\n\r\n'.encode()
-        body = b"".join([*parts, head, file.read_bytes(), f"\r\n--{boundary}--\r\n".encode()])
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}/v1/jobs",
-            body,
-            {"Content-Type": f"multipart/form-data; boundary={boundary}"},
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            job: dict[str, Any] = json.load(answer)
+        disposition = f'Content-Disposition: form-data; name="file"; filename="{file.name}"'
+        head = b"".join([*parts, f"--{boundary}\r\n{disposition}\r\n\r\n".encode()])
+        tail = f"\r\n--{boundary}--\r\n".encode()
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=UPLOAD_WITHIN_S)
+        with contextlib.closing(connection), file.open("rb") as content:
+            connection.putrequest("POST", "/v1/jobs")
+            connection.putheader("Content-Type", f"multipart/form-data; boundary={boundary}")
+            connection.putheader("Content-Length", str(len(head) + file.stat().st_size + len(tail)))
+            connection.endheaders(head)
+            connection.sock.sendfile(content)
+            connection.send(tail)
+            answer = connection.getresponse()
+            body = answer.read()
+            if answer.status >= 400:
+                raise MeasureFailed(f"The upload was answered {answer.status}: {body.decode(errors='replace')}")
+            job: dict[str, Any] = json.loads(body)
             return job
 
     def finished_job(self, job_id: str, within_s: float = 60.0) -> dict[str, Any]:
@@ -175,7 +195,7 @@ class ServerProcess:
         if self._process.poll() is not None:
             raise RuntimeError(f"the server ended with {self._process.returncode}:\n{self.log()[-2000:]}")
         try:
-            return bool(self.get("/health")) and _listens(self.live_port)
+            return bool(self.get("/ready")["ready"]) and _listens(self.live_port)
         except (urllib.error.URLError, ConnectionError):
             return False
 
@@ -269,23 +289,3 @@ async def _read(connection: ClientConnection, played: Played) -> None:
 def samples_of(file: Path) -> Pcm:
     """A whole file at 16 kHz mono, in memory."""
     return np.concatenate(list(decode(file)))
-
-
-def machine() -> dict[str, Any]:
-    """What a figure's reader must know of the machine it was measured on."""
-    return {
-        "cpu": _cpu_model(),
-        "cores": os.cpu_count(),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "system": platform.system(),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("callreel", "ctranslate2", "faster-whisper", "onnxruntime")},
-    }
-
-
-def _cpu_model() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

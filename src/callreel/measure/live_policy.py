@@ -25,7 +25,7 @@ from callreel.audio.vad import FRAME, Probabilities, Vad
 from callreel.engines import whisper
 from callreel.engines.base import Decoded, DecodeOptions, Engine, EngineSpec, Window
 from callreel.live.session import CutRule, LiveOptions, Session, Work
-from callreel.measure.harness import machine
+from callreel.measure.machine import machine
 from callreel.measure.recordings import GROUPS, Recording, recordings
 from callreel.measure.wer import compare
 from callreel.offline.pipeline import TranscribeOptions, transcribe
