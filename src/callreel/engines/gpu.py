@@ -1,4 +1,4 @@
-"""What the graphics card says of itself, through NVIDIA's management library if there is one; nothing is installed."""
+"""What the graphics cards say of themselves, through NVIDIA's management library if there is one; nothing is installed."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ NVML = "libnvidia-ml.so.1"
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """The first card: memory in bytes, use in percent of the last second or so."""
+    """One card: memory in bytes, use in percent of the last second or so, None where the card does not say."""
 
+    index: int
     name: str
     total_bytes: int
     used_bytes: int
-    percent: float
+    percent: float | None
 
     @property
     def free_bytes(self) -> int:
@@ -32,23 +33,36 @@ class _Utilization(ctypes.Structure):
 
 def first(library: str = NVML) -> Gpu | None:
     """The first card as it is now; None where there is none, or no driver."""
+    return next(iter(cards(library)), None)
+
+
+def cards(library: str = NVML) -> list[Gpu]:
+    """Every card as it is now; none where there is no driver. Takes milliseconds."""
     try:
         nvml = ctypes.CDLL(library)
     except OSError:
-        return None
+        return []
     if nvml.nvmlInit_v2() != 0:
-        return None
+        return []
     try:
-        device, memory, use = ctypes.c_void_p(), _Memory(), _Utilization()
-        name = ctypes.create_string_buffer(96)
-        failed = (
-            nvml.nvmlDeviceGetHandleByIndex_v2(0, ctypes.byref(device))
-            or nvml.nvmlDeviceGetMemoryInfo(device, ctypes.byref(memory))
-            or nvml.nvmlDeviceGetName(device, name, len(name))
-        )
-        if failed:
-            return None
-        nvml.nvmlDeviceGetUtilizationRates(device, ctypes.byref(use))  # not every card says; then it stays 0
-        return Gpu(name.value.decode(errors="replace"), memory.total, memory.used, float(use.gpu))
+        count = ctypes.c_uint()
+        if nvml.nvmlDeviceGetCount_v2(ctypes.byref(count)) != 0:
+            return []
+        return [card for index in range(count.value) if (card := _card(nvml, index)) is not None]
     finally:
         nvml.nvmlShutdown()
+
+
+def _card(nvml: ctypes.CDLL, index: int) -> Gpu | None:
+    device, memory, use = ctypes.c_void_p(), _Memory(), _Utilization()
+    name = ctypes.create_string_buffer(96)
+    failed = (
+        nvml.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(device))
+        or nvml.nvmlDeviceGetMemoryInfo(device, ctypes.byref(memory))
+        or nvml.nvmlDeviceGetName(device, name, len(name))
+    )
+    if failed:
+        return None
+    told = nvml.nvmlDeviceGetUtilizationRates(device, ctypes.byref(use)) == 0
+    percent = float(use.gpu) if told else None
+    return Gpu(index, name.value.decode(errors="replace"), memory.total, memory.used, percent)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import csv
-import shutil
-import subprocess
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import psutil
 
 from callreel import clock
+from callreel.engines import gpu
+from callreel.engines.gpu import Gpu
 from callreel.storage.folders import DataFolder
 
 T = TypeVar("T")
@@ -20,20 +18,6 @@ T = TypeVar("T")
 FRESH_S = 1.0  # what is asked again within it is answered from memory
 GPU_FRESH_S = 5.0
 CPU_OVER_S = 0.1  # the share of the processor is that of so long
-GPU_QUERY = ("index", "name", "utilization.gpu", "memory.used", "memory.total")
-GPU_WITHIN_S = 5.0
-MIB = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Gpu:
-    """One graphics card, as nvidia-smi sees it; None for what it does not know."""
-
-    index: int
-    name: str
-    utilization_percent: float | None
-    memory_used_bytes: int | None
-    memory_total_bytes: int | None
 
 
 class Machine:
@@ -42,14 +26,14 @@ class Machine:
     def __init__(self, folder: DataFolder) -> None:
         self._folder = folder
         self._usage = _Remembered(self._read_usage, FRESH_S)
-        self._gpus = _Remembered(_read_gpus, GPU_FRESH_S)
+        self._gpus = _Remembered(gpu.cards, GPU_FRESH_S)
 
     async def usage(self) -> dict[str, float]:
         """Percents are 0 to 100, gigabytes 10^9 bytes."""
         return await self._usage.get()
 
     async def gpus(self) -> list[Gpu]:
-        """Every card; none where there is no nvidia-smi, or it does not answer."""
+        """Every card; none where there is no driver."""
         return await self._gpus.get()
 
     def _read_usage(self) -> dict[str, float]:
@@ -85,34 +69,3 @@ class _Remembered(Generic[T]):
             return await asyncio.to_thread(self._read)
         finally:
             self._read_at = clock.monotonic()
-
-
-def _read_gpus() -> list[Gpu]:
-    if (program := shutil.which("nvidia-smi")) is None:
-        return []
-    command = [program, f"--query-gpu={','.join(GPU_QUERY)}", "--format=csv,noheader,nounits"]
-    try:
-        said = subprocess.run(command, capture_output=True, text=True, timeout=GPU_WITHIN_S, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return parse_gpus(said)
-
-
-def parse_gpus(said: str) -> list[Gpu]:
-    """The lines of nvidia-smi for `GPU_QUERY`; memory comes in MiB, and what it does not know as "[N/A]"."""
-    rows = [row for row in csv.reader(said.splitlines(), skipinitialspace=True) if len(row) == len(GPU_QUERY)]
-    return [
-        Gpu(int(index), name, _number(used), _bytes(memory), _bytes(total)) for index, name, used, memory, total in rows
-    ]
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
-def _bytes(mib: str) -> int | None:
-    number = _number(mib)
-    return None if number is None else int(number * MIB)

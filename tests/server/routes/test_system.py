@@ -12,7 +12,6 @@ import pytest
 
 from callreel import __version__
 from callreel.measure.harness import ServerProcess, wait_for
-from callreel.server.machine import Gpu, parse_gpus
 from tests.server.helpers import DEADLINE_S, caller, served
 
 
@@ -48,17 +47,6 @@ def test_the_machine(api: httpx.Client, server: ServerProcess) -> None:
     assert 0 <= system["cpu_percent"] <= 100 and 0 < system["memory_percent"] <= 100
     assert system["memory_available_gb"] > 0 and system["disk_free_gb"] > 0 and 0 < system["disk_percent"] <= 100
     assert isinstance(system["gpus"], list)
-
-
-def test_graphics_cards_as_nvidia_smi_lists_them() -> None:
-    said = (
-        "0, NVIDIA H100 80GB HBM3, 37, 1024, 81559\n1, Tesla, K80, [N/A], 5, 10\n2, Orin (nvgpu), [N/A], [N/A], [N/A]\n"
-    )
-    assert parse_gpus(said) == [
-        Gpu(0, "NVIDIA H100 80GB HBM3", 37.0, 1024 << 20, 81559 << 20),
-        Gpu(2, "Orin (nvgpu)", None, None, None),
-    ]
-    assert parse_gpus("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.\n") == []
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ async def system(house: House, client: Client) -> dict[str, Any]:
 async def numbers(house: House) -> Response:
     """Prometheus text format."""
     for gpu in await house.machine.gpus():
-        metrics.gpu_memory.labels(str(gpu.index), gpu.name).set(gpu.memory_used_bytes or 0)
+        metrics.gpu_memory.labels(str(gpu.index), gpu.name).set(gpu.used_bytes)
     try:
         queued = await house.database.read(jobs.queue_lengths)
     except StorageUnavailable:  # the other numbers are what one needs then
