@@ -1,4 +1,4 @@
-"""What the graphics cards say of themselves, through NVIDIA's management library if there is one; nothing is installed."""
+"""What the graphics cards say of themselves, through NVIDIA's management library, where a driver brought it."""
 
 from __future__ import annotations
 
