@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ from faster_whisper import WhisperModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from callreel.engines.base import DecodeOptions, EngineSpec, Window
+from callreel.engines.whisper import load
 from callreel.errors import InvalidInput, ModelMissing
 from callreel.measure import synthetic
-from callreel.measure.synthetic import MANIFEST, Synthetic, read_synthetic, write_weights
+from callreel.measure.synthetic import MANIFEST, SHAPES, Shape, Synthetic, read_synthetic, write_weights
 
 ROWS = 4
 
@@ -79,7 +82,7 @@ def test_any_other_token_leads_to_the_first_word(tiny: Path, model: WhisperModel
 
 def test_faster_whisper_transcribes_with_it(model: WhisperModel, tmp_path: Path, toy: Path) -> None:
     short = WhisperModel(
-        str(write_weights("tiny", tmp_path / "short", tokenizer_from=toy, chain=12, quantization=None))
+        str(write_weights("tiny", tmp_path / "short", tokenizer_from=toy, chain=12, quantization=None)), cpu_threads=1
     )
     noise = np.random.default_rng(0).standard_normal(48_000, np.float32) * 0.1
     segments, info = short.transcribe(noise, beam_size=1, word_timestamps=True)
@@ -87,6 +90,34 @@ def test_faster_whisper_transcribes_with_it(model: WhisperModel, tmp_path: Path,
     assert info.language == "en"
     assert len(segment.words or ()) == 12
     assert segment.temperature == 0.0
+
+
+@pytest.fixture(scope="module")
+def thin(tmp_path_factory: pytest.TempPathFactory, toy: Path) -> Iterator[Path]:
+    """What sets large-v3 apart, 128 mel bands and a language more, without its size."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(synthetic.SHAPES, "thin", Shape(384, 1, 6, n_mels=128, cantonese=True))
+        yield write_weights("thin", tmp_path_factory.mktemp("thin") / "thin", tokenizer_from=toy, chain=20)
+
+
+def test_large_v3_has_its_mel_bands_and_its_vocabulary(thin: Path, toy: Path) -> None:
+    assert (SHAPES["large-v3"].n_mels, SHAPES["large-v3"].cantonese) == (128, True)
+    model = WhisperModel(str(thin), device="cpu", compute_type="int8", cpu_threads=1)
+    assert (model.model.n_mels, model.feature_extractor.mel_filters.shape[0]) == (128, 128)
+    vocabulary = json.loads((thin / "vocabulary.json").read_text())
+    assert len(vocabulary) == model.hf_tokenizer.get_vocab_size() == 51_866
+    assert all(model.hf_tokenizer.token_to_id(token) == i for i, token in enumerate(vocabulary) if token)
+    toys = json.loads((toy / "vocabulary.json").read_text())
+    assert set(vocabulary) - set(toys) == {"<|yue|>"}
+
+
+def test_our_engine_says_the_chain_of_any_shape(thin: Path) -> None:
+    engine = load(EngineSpec("whisper", str(thin), "/nowhere", min_window_s=5.0))
+    noise = Window((np.random.default_rng(0).standard_normal(48_000) * 3000).astype(np.int16))
+    for options in (DecodeOptions(word_times=False), DecodeOptions("en"), DecodeOptions("yue", beam_size=2)):
+        (decoded,) = engine.decode([noise], options)
+        assert decoded.language == (options.language or "en")
+        assert len(decoded.words) == 20
 
 
 def test_words_outside_the_chain_are_refused(tiny: Path) -> None:
@@ -123,12 +154,13 @@ def test_what_is_not_ours_is_not_replaced(tmp_path: Path, toy: Path) -> None:
 
 
 def test_what_cannot_be_written_is_said(tmp_path: Path, toy: Path) -> None:
-    with pytest.raises(InvalidInput, match="tiny, base, small"):
+    with pytest.raises(InvalidInput, match="tiny, base, small, medium, large-v3"):
         write_weights("huge", tmp_path / "huge", tokenizer_from=toy)
     with pytest.raises(InvalidInput, match="1 to 224"):
         write_weights("tiny", tmp_path / "long", tokenizer_from=toy, chain=225)
     for tokens, complaint in ((["Ġthe"], "multilingual"), (["<|transcribe|>", "<|endoftext|>"], "whole words")):
         (tmp_path / "vocabulary.json").write_text(json.dumps(tokens))
+        (tmp_path / "tokenizer.json").write_text("{}")
         with pytest.raises(InvalidInput, match=complaint):
             write_weights("tiny", tmp_path / "odd", tokenizer_from=tmp_path)
 

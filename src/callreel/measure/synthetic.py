@@ -1,4 +1,4 @@
-"""Whisper weights of the true tiny, base and small shapes, made up: speed can be measured without a download.
+"""Whisper weights of the released shapes, made up: speed can be measured without a download.
 
 Every layer costs what it costs in the released model; the text means nothing. The decoder is a chain of words: each
 word's hidden state points at the next word, the last one's at the end, and anything else's at the first. So a decode
@@ -10,25 +10,41 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from ctranslate2.specs import WhisperSpec
 
 from callreel.errors import InvalidInput, ModelMissing
 
-SHAPES = {"tiny": (384, 4, 6), "base": (512, 6, 8), "small": (768, 12, 12)}  # width, layers, heads
-N_MELS = 80
+
+class Shape(NamedTuple):
+    """What makes a size: `n_layers` both of the encoder and of the decoder; `cantonese` adds that language's token."""
+
+    width: int
+    n_layers: int
+    n_heads: int
+    n_mels: int = 80
+    cantonese: bool = False
+
+
+SHAPES = {
+    "tiny": Shape(384, 4, 6),
+    "base": Shape(512, 6, 8),
+    "small": Shape(768, 12, 12),
+    "medium": Shape(1024, 24, 16),
+    "large-v3": Shape(1280, 32, 20, n_mels=128, cantonese=True),
+}
 N_FRAMES = 1500  # encoder positions: 30 s at 20 ms
 N_POSITIONS = 448  # decoder positions
 MAX_CHAIN = 224  # CTranslate2 gives a decode half of the positions
+CANTONESE, BEFORE_CANTONESE = "<|yue|>", "<|su|>"
 MANIFEST = "synthetic.json"
-RECIPE = 1  # counts up when the same parameters give other weights: folders of an older recipe are written anew
+RECIPE = 2  # counts up when the same parameters give other weights: folders of an older recipe are written anew
 
 Matrix: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -81,22 +97,26 @@ def write_weights(
     seed: int = 0,
     quantization: str | None = "int8",
 ) -> Path:
-    """Weights of `size` (tiny, base or small) in `folder`, to be loaded by faster-whisper; returns `folder`.
+    """Weights of `size` (a key of SHAPES) in `folder`, to be loaded by faster-whisper; returns `folder`.
 
     `tokenizer_from` is a folder of any multilingual Whisper model for CTranslate2: its tokenizer.json and
     vocabulary.json are taken. `chain` is how many words a decode says when nothing is forced (1..224).
-    `quantization` is CTranslate2's name for how the weights are stored, None for float32. A folder that already holds
-    the same is left as it is, one with other synthetic weights is replaced. It appears whole or not at all.
+    `quantization` is CTranslate2's name for how the weights are stored, None for float32. As int8, large-v3 takes 1.6
+    GB on the disk, and twice that in memory while it is made. A folder that already holds the same is left as it is,
+    one with other synthetic weights is replaced. It appears whole or not at all.
     Raises InvalidInput for parameters outside these ranges, and where `folder` holds anything else.
     """
     if size not in SHAPES:
         raise InvalidInput(f"no synthetic weights of size {size!r}; there are {', '.join(SHAPES)}")
     if not 1 <= chain <= MAX_CHAIN:
         raise InvalidInput(f"a chain has 1 to {MAX_CHAIN} words, not {chain}")
-    vocabulary = json.loads((tokenizer_from / "vocabulary.json").read_text())
-    ids = {token: i for i, token in enumerate(vocabulary)}
-    if "<|transcribe|>" not in ids:
+    vocabulary = json.loads((tokenizer_from / "vocabulary.json").read_text(encoding="utf-8"))
+    if "<|transcribe|>" not in vocabulary:
         raise InvalidInput(f"the vocabulary in {tokenizer_from} is not that of a multilingual Whisper model")
+    tokenizer = (tokenizer_from / "tokenizer.json").read_text(encoding="utf-8")
+    if SHAPES[size].cantonese and CANTONESE not in vocabulary:
+        vocabulary, tokenizer = _with_cantonese(vocabulary, tokenizer)
+    ids = {token: i for i, token in enumerate(vocabulary)}
     synthetic = Synthetic(size, seed, quantization, _chain(vocabulary, chain), ids["<|endoftext|>"])
     if _finished(folder, synthetic):
         return folder
@@ -104,14 +124,13 @@ def write_weights(
         raise InvalidInput(f"{folder} holds something else than synthetic weights; give another folder")
 
     spec = _spec(synthetic, vocabulary, ids)
-    spec.optimize(quantization=quantization)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as parent:
         draft = Path(parent) / folder.name
         draft.mkdir()
         spec.save(str(draft))
-        shutil.copyfile(tokenizer_from / "tokenizer.json", draft / "tokenizer.json")
-        (draft / "preprocessor_config.json").write_text(json.dumps({"feature_size": N_MELS}))
+        (draft / "tokenizer.json").write_text(tokenizer, encoding="utf-8")
+        (draft / "preprocessor_config.json").write_text(json.dumps({"feature_size": SHAPES[size].n_mels}))
         (draft / MANIFEST).write_text(json.dumps(asdict(synthetic)))
         _put_in_place(draft, folder, synthetic)
     return folder
@@ -142,27 +161,51 @@ def _chain(vocabulary: Sequence[str], n_words: int) -> tuple[int, ...]:
     return tuple(words)
 
 
+def _with_cantonese(vocabulary: Sequence[str], tokenizer: str) -> tuple[list[str], str]:
+    """A vocabulary and its tokenizer.json with the one language more of large-v3, which moves the ids behind it."""
+    at = vocabulary.index(BEFORE_CANTONESE) + 1
+    content = json.loads(tokenizer)
+    for token in content["added_tokens"]:
+        token["id"] += token["id"] >= at
+    last = next(i for i, token in enumerate(content["added_tokens"]) if token["content"] == BEFORE_CANTONESE)
+    content["added_tokens"].insert(last + 1, content["added_tokens"][last] | {"id": at, "content": CANTONESE})
+    entries = content["model"]["vocab"]
+    content["model"]["vocab"] = {token: i + (i >= at) for token, i in entries.items()}
+    return [*vocabulary[:at], CANTONESE, *vocabulary[at:]], json.dumps(content, ensure_ascii=False)
+
+
 def _spec(synthetic: Synthetic, vocabulary: Sequence[str], ids: dict[str, int]) -> WhisperSpec:
-    width, n_layers, n_heads = SHAPES[synthetic.size]
+    width, n_layers, n_heads, n_mels, _ = SHAPES[synthetic.size]
     random = _Random(synthetic.seed, width)
     spec = WhisperSpec(n_layers, n_heads, n_layers, n_heads)
     encoder, decoder = spec.encoder, spec.decoder
 
-    encoder.conv1.weight, encoder.conv1.bias = random.matrix(width, N_MELS, 3, scale=0.05), np.zeros(width, np.float32)
+    def done(part: Any) -> None:
+        """Store a part as it will be on the disk: all of large-v3 as float32 at once would be 6 GB."""
+        part.validate()
+        part._quantize(synthetic.quantization)
+
+    encoder.conv1.weight, encoder.conv1.bias = random.matrix(width, n_mels, 3, scale=0.05), np.zeros(width, np.float32)
     encoder.conv2.weight, encoder.conv2.bias = random.matrix(width, width, 3, scale=0.02), np.zeros(width, np.float32)
     encoder.position_encodings.encodings = random.matrix(N_FRAMES, width, scale=0.1)
     # Small, as all that is added to a token's own state: else the chain would hang on position, prompt and audio.
     decoder.position_encodings.encodings = random.matrix(N_POSITIONS, width, scale=0.01)
     for layer in encoder.layer:
         random.block(layer, cross=False)
+        done(layer)
     for layer in decoder.layer:
         random.block(layer, cross=True)
+        done(layer)
     random.norm(encoder.layer_norm)
     random.norm(decoder.layer_norm)
 
-    # The released models use one matrix for both; a chain needs two, which costs memory (20 to 40 MB), not time.
+    # The released models use one matrix for both; a chain needs two, which costs memory (20 to 130 MB), not time.
     decoder.embeddings.weight, decoder.projection.weight = _linked(synthetic, ids, random)
     decoder.projection.bias = np.zeros(len(ids), np.float32)
+    for part in (encoder.conv1, encoder.conv2, encoder.position_encodings, encoder.layer_norm):
+        done(part)
+    for part in (decoder.embeddings, decoder.projection, decoder.position_encodings, decoder.layer_norm):
+        done(part)
 
     spec.register_vocabulary(list(vocabulary))
     spec.config.suppress_ids = []
