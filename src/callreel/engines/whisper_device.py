@@ -14,6 +14,7 @@ from faster_whisper.transcribe import get_ctranslate2_storage
 
 from callreel.engines import gpu
 from callreel.engines.base import EngineSpec
+from callreel.engines.heap import keep_large_blocks
 from callreel.engines.shelf import WEIGHTS
 from callreel.errors import InvalidInput, ModelMissing
 
@@ -88,6 +89,7 @@ def load_model(spec: EngineSpec, folder: Path) -> WhisperModel:
 
 
 def _load(spec: EngineSpec, folder: Path, placement: Placement) -> WhisperModel:
+    keep_large_blocks()
     model = WhisperModel(
         str(folder),
         device=placement.device,
