@@ -26,6 +26,7 @@ from callreel.live.service import LiveEngine, LiveService
 from callreel.live.session import LiveOptions
 from callreel.live.tracklog import TrackLog
 from callreel.server.app import create_app
+from callreel.server.connections import KEEP_ALIVE_S, BoundedProtocol, room
 from callreel.server.pool import EnginePool, PoolLimits, default_memory
 from callreel.server.services import Services
 from callreel.server.sockets import whisperlive
@@ -268,6 +269,9 @@ async def _serving(services: Services, listener: socket.socket) -> AsyncIterator
         log_config=None,
         access_log=False,
         lifespan="off",
+        http=BoundedProtocol,
+        limit_concurrency=room(),
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
         server_header=False,
     )
