@@ -3,13 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check setup lock clean
+.PHONY: run test soak check setup lock clean
 
 run: $(VENV)/.run  ## start the server on http://localhost:8125
 	$(BIN)/callreel serve
 
 test: check  ## what .ci/run runs
 	$(BIN)/python -m pytest
+
+soak: check  ## what takes longer: long files, many more examples of every property
+	CALLREEL_TEST_SOAK=1 $(BIN)/python -m pytest -m "soak or not soak" --timeout 3600
 
 check: $(VENV)/.dev  ## format, lint, types
 	$(BIN)/ruff format --check src tests

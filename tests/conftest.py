@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 # How long an example takes says how busy the machine is, and nothing else.
 hypothesis_settings.register_profile("callreel", deadline=None)
-hypothesis_settings.load_profile("callreel")
+hypothesis_settings.register_profile("soak", deadline=None, max_examples=2000)
+hypothesis_settings.load_profile("soak" if os.environ.get("CALLREEL_TEST_SOAK") else "callreel")
 
 DATA = Path(__file__).parent / "data"
 SHARED_AUDIO = Path(__file__).parents[2] / "shared" / "audio"

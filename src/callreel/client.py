@@ -79,7 +79,8 @@ class Client:
         headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
         form = {name: _field(value) for name, value in options.items() if value is not None}
         if isinstance(source, str) and source.startswith(("http://", "https://")):
-            return self._json("POST", "/v1/jobs", data=form | {"url": source}, headers=headers)
+            form |= {"url": source} | ({} if title is None else {"title": title})
+            return self._json("POST", "/v1/jobs", data=form, headers=headers)
         if isinstance(source, (str, Path)):
             with Path(source).open("rb") as opened:
                 return self.submit(opened, title=title or Path(source).name, idempotency_key=idempotency_key, **options)

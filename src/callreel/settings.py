@@ -181,7 +181,7 @@ class Retention(Section):
 
     calls_days: float = Field(0, ge=0, description="Calls, with everything under them.")
     sources_days: float = Field(0, ge=0, description="Uploaded files; their transcripts stay.")
-    jobs_days: float = Field(30, ge=0, description="Finished jobs and their logs.")
+    jobs_days: float = Field(30, ge=0, description="Finished jobs and their logs, and what webhooks were sent.")
 
 
 class Cleanup(Section):

@@ -279,6 +279,25 @@ def test_what_a_small_file_claims_is_not_made(tmp_path: Path) -> None:
     assert time.process_time() - began < 5
 
 
+def test_a_small_mp4_that_claims_100_hours(tmp_path: Path) -> None:
+    options = {"movflags": "faststart"}
+    source = write_tone(tmp_path / "hours.mp4", "aac", rate=8_000, duration_s=1.0, options=options)
+    body = bytearray(source.read_bytes())
+    hours = 100 * 3600 * 8_000
+    mdhd, stts, stsz = (body.index(name) for name in (b"mdhd", b"stts", b"stsz"))
+    body[mdhd + 20 : mdhd + 24] = struct.pack(">I", hours)
+    body[stts + 12 : stts + 16] = struct.pack(">I", hours // 1024)  # so many packets, all alike
+    body[stsz + 8 : stsz + 16] = struct.pack(">II", 8, hours // 1024)  # of 8 bytes each
+    source.write_bytes(body[: max(1024, stsz + 64)])
+    began, sound = time.process_time(), Sound(source)
+    try:
+        assert sum(map(len, sound)) < samples(2.0)
+        assert "breaks off" in sound.warnings[0]
+    except UnreadableMedia as error:
+        assert error.hint
+    assert time.process_time() - began < 10
+
+
 @pytest.mark.parametrize("data_bytes", [0, 0x7FFF_FFFF, 0xFFFF_FFFF])
 def test_a_recorder_that_wrote_into_a_pipe_promises_nothing(data_bytes: int, tmp_path: Path) -> None:
     pcm, warnings = read(wav_that_claims(tmp_path / "pipe.wav", data_bytes))

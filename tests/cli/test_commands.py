@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -51,12 +50,13 @@ def test_each_channel_is_a_speaker(toy_model: Path, toy_audio: Path, references:
     flags = ("--engine", "whisper", "--model", toy_model, "-f", "vtt", "-o", "-", "--channels", "split")
     done = callreel("transcribe", toy_audio / "call_stereo.flac", *flags, "--speakers", "agent,caller")
     assert done.returncode == 0, done.stderr
-    said = dict.fromkeys(("agent", "caller"), "")
-    for line in done.stdout.splitlines():
-        if found := re.match(r"<v (\w+)>(.*)", line):
-            said[found[1]] += found[2].replace("</v>", "") + " "
+    said = {"agent": "", "caller": ""}
+    for cue in done.stdout.split("\n\n")[1:]:
+        _, first, *rest = cue.splitlines()
+        name, text = first.removeprefix("<v ").split(">", 1)
+        said[name] += " ".join([text, *rest, ""])
     for name, track in zip(said, references["call_stereo.flac"]["tracks"].values(), strict=True):
-        assert compare(track["text"], said[name]).errors <= 2, (name, said[name])
+        assert compare(track["text"], said[name]).errors <= 6, (name, said[name])
 
 
 def test_where_transcripts_cannot_go_is_said_before_any_work(toy_audio: Path, tmp_path: Path) -> None:
@@ -92,7 +92,8 @@ def test_what_cannot_be_done_is_said_in_a_line_and_a_hint(toy_model: Path, toy_a
     assert "no language 'de'" in what and "en, sw" in hint
     noise = tmp_path / "noise.mp3"
     noise.write_bytes(b"no sound" * 99)
-    assert "noise.mp3 is not a media file" in refused(callreel("transcribe", noise, *toy))[-1]
+    what, hint = refused(callreel("transcribe", noise, *toy))[-2:]
+    assert "noise.mp3 is not a media file" in what and "Check that the file plays" in hint
     (tmp_path / "callreel.toml").write_text("port = ")
     (what,) = refused(callreel("transcribe", file, cwd=tmp_path))
     assert what.startswith("callreel: callreel.toml cannot be read")

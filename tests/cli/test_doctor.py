@@ -15,8 +15,9 @@ import pytest
 
 from callreel.cli import machine
 from callreel.cli.machine import Finding
-from tests.cli.running import callreel
+from tests.cli.running import callreel, inside
 
+NOBODY = "http://127.0.0.1:1"  # a hub that does not answer
 NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 
 
@@ -134,3 +135,20 @@ def test_a_full_disk_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(machine, "LEAST_DISK", 10**18)
     assert found(machine.disk(tmp_path / "not" / "yet"))["disk"].status == "fail"
     assert "made by the first start" in found(machine.disk(tmp_path / "not"))["data folder"].found
+
+
+def test_models_are_looked_for_where_they_are_needed(tmp_path: Path, toy_model: Path) -> None:
+    def models(*flags: str | Path, **environment: str) -> dict[str, tuple[str, str]]:
+        reach = ("--data-dir", tmp_path, "--port", "0", "--live-port", "0", "--json")
+        said = json.loads(inside("doctor", *reach, *flags, CALLREEL_MODELS_HUB_URL=NOBODY, **environment).stdout)
+        return {f["name"]: (f["status"], f["advice"]) for f in said["findings"] if "model" in f["name"]}
+
+    assert models("--engine", "whisper", "--model", toy_model) == {"model": ("ok", "")}
+    assert models("--engine", "whisper", "--model", "tiny") == {"model": ("warn", "callreel models pull tiny")}
+    offline = models("--engine", "whisper", "--model", "tiny", CALLREEL_MODELS_DOWNLOAD="false")
+    assert offline == {"model": ("fail", "callreel models pull tiny")}
+    assert models("--engine", "whisper", "--model", "tny")["model"][0] == "fail"
+    both = models("--engine", "auto", "--live-model", toy_model)
+    assert both["live model"] == ("ok", "") and both["model of files"][0] == "warn"
+    assert "callreel models pull base" in both["model of files"][1]
+    assert "CALLREEL_OPENAI_URL" in models("--engine", "openai")["model"][1]

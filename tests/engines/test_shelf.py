@@ -7,8 +7,8 @@ import pytest
 from huggingface_hub import snapshot_download
 
 from callreel.engines import shelf
-from callreel.engines.shelf import OnDisk, find, import_folder, present
-from callreel.errors import Conflict, InvalidInput
+from callreel.engines.shelf import OnDisk, find, import_folder, present, remove
+from callreel.errors import Conflict, InvalidInput, NotFound
 
 
 @pytest.fixture(autouse=True)
@@ -151,3 +151,17 @@ def test_what_is_no_model_is_not_imported(toy_model: Path, tmp_path: Path, model
     with pytest.raises(InvalidInput, match="no Whisper weights"):
         import_folder(source, models)
     assert not models.exists()
+
+
+def test_a_model_is_removed_and_its_source_stays(toy_model: Path, models: Path, tmp_path: Path) -> None:
+    kept = import_folder(toy_model, models, "large")
+    size = kept.size_bytes
+    assert remove("large-v3", models) == size and not kept.folder.exists()
+    assert present(models) == [] and not any((models / shelf.INCOMING).iterdir())
+    assert (toy_model / "model.bin").is_file()
+    with pytest.raises(NotFound, match="large"):
+        remove("large", models)
+    with pytest.raises(InvalidInput, match="no Whisper model"):
+        remove("larch", models)
+    with pytest.raises(InvalidInput, match="not among"):
+        remove(str(toy_model), models)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,21 @@ def test_after_use_means_at_once(tmp_path: Path) -> None:
             async with p.lease("batch", scripted("a")), p.lease("batch", scripted("a")):
                 assert set(p.memory()) == {("batch", "a")}
             assert not p.memory()
+
+    asyncio.run(main())
+
+
+def test_models_on_a_gpu_share_its_memory(tmp_path: Path) -> None:
+    async def main() -> None:
+        # Large enough for two that nobody knows, whatever their class; on the CPU there is room for more.
+        card = 2 * module.UNMEASURED_GPU_BYTES
+        async with pool(tmp_path, unload="never", gpu_memory=card) as p, p.lease("live", scripted("a")):
+            for model in ("b", "c"):
+                async with p.lease("batch", scripted(model)):
+                    pass
+            assert set(p.memory()) == {("live", "a"), ("batch", "c")}
+            async with p.lease("batch", replace(scripted("d"), device="cpu")):
+                assert set(p.memory()) == {("live", "a"), ("batch", "c"), ("batch", "d")}
 
     asyncio.run(main())
 

@@ -17,6 +17,7 @@ from callreel import clock
 from callreel.accounts import keys
 from callreel.calls import store as calls
 from callreel.jobs import store as jobs
+from callreel.jobs import webhooks
 from callreel.offline.pipeline import TranscribeOptions
 from callreel.settings import Retention
 from callreel.storage import tables
@@ -117,6 +118,27 @@ def test_jobs_that_are_too_old_are_forgotten_and_their_calls_stay(tmp_path: Path
         await p.clean(jobs_days=9)
         assert await p.jobs() == {young_job} and call in await p.calls()
         assert p.folder.source_of(call).exists() and not p.folder.log_of(old_job).exists()
+
+    run(tmp_path, what)
+
+
+def test_deliveries_are_forgotten_with_the_jobs_they_tell_of(tmp_path: Path) -> None:
+    async def what(p: Place) -> None:
+        def make(conn: Connection) -> str:
+            hook = webhooks.create(conn, client_id=p.client, url="https://example.com/", events=["job"])
+            for _ in range(3):
+                webhooks.tell(conn, p.client, "job", {})
+            for days in (10, 8):  # and one that was never sent, however old
+                _, delivery = webhooks.claim(conn, now=time.time(), lease_s=60, limit=1)[0]
+                webhooks.delivered(conn, delivery, 200)
+                ended = update(tables.delivery).where(tables.delivery.c.id == delivery.id)
+                conn.execute(ended.values(ended_at=clock.ago(days * DAY_S)))
+            return hook.id
+
+        hook = await p.database.write(make)
+        await p.clean(jobs_days=9)
+        left = await p.database.read(lambda conn: webhooks.deliveries(conn, hook, p.client))
+        assert [delivery.state for delivery in left.data] == ["pending", "delivered"]
 
     run(tmp_path, what)
 

@@ -77,8 +77,8 @@ def owner(database: Database) -> Owner:
 
 
 @asynccontextmanager
-async def running(database: Database, allow: tuple[str, ...] = HERE, keep_days: float = 30) -> AsyncIterator[Courier]:
-    under_way = Courier(database, allow_networks=allow, keep_days=keep_days)
+async def running(database: Database, allow: tuple[str, ...] = HERE) -> AsyncIterator[Courier]:
+    under_way = Courier(database, allow_networks=allow)
     under_way.start()
     try:
         yield under_way
@@ -204,14 +204,3 @@ async def test_what_is_under_way_at_the_stop_is_sent_by_the_next(database: Datab
         async with running(database):
             (told,) = await owner.ended(hook)
         assert (told.state, told.attempts) == ("delivered", 1)
-
-
-@in_a_loop
-async def test_old_deliveries_are_swept_away(database: Database, owner: Owner) -> None:
-    with site(lambda e: e.answer()) as there:
-        hook = owner.hook(there.url())
-        owner.tell(i=0)
-        async with running(database, keep_days=0):
-            await owner.ended(hook)
-        async with running(database, keep_days=-1):  # as if a day had gone by
-            await owner.until(hook, lambda all_: not all_)

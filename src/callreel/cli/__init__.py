@@ -11,6 +11,7 @@ from callreel.cli.bench import bench
 from callreel.cli.config import config
 from callreel.cli.doctor import doctor
 from callreel.cli.keys import keys
+from callreel.cli.models import models
 from callreel.cli.serve import serve
 from callreel.cli.shell import Shell
 from callreel.cli.transcribe import transcribe
@@ -26,5 +27,5 @@ def main() -> None:
     """Callreel records calls, rewinds them, and writes down every word."""
 
 
-for command in (bench, config, doctor, keys, serve, transcribe, watch):
+for command in (bench, config, doctor, keys, models, serve, transcribe, watch):
     main.add_command(command)

@@ -13,7 +13,7 @@ import click
 from callreel.cli.options import chosen, server_flags
 
 if TYPE_CHECKING:
-    from callreel.cli.machine import Finding
+    from callreel.cli.machine import Finding, Status
     from callreel.settings import Settings
 
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
@@ -54,19 +54,27 @@ def _look(settings: Settings) -> Iterator[Finding]:
 
 
 def _models(settings: Settings) -> Iterator[Finding]:
-    """Is what files and live streams are to be transcribed with on this machine?"""
-    from dataclasses import replace
-
+    """Is what files and live streams are to be transcribed with on this machine, or can it be fetched?"""
     from callreel.cli.machine import Finding
-    from callreel.engines import catalogue
+    from callreel.engines import catalogue, shelf
     from callreel.engines.specs import final_spec, live_spec
     from callreel.errors import CallreelError
 
-    for name, spec in (("model of files", final_spec(settings)), ("live model", live_spec(settings))):
+    files, live = final_spec(settings), live_spec(settings)
+    for name, spec in [("model", files)] if files == live else [("model of files", files), ("live model", live)]:
         try:
-            found, warnings = catalogue.resolve(replace(spec, download=False))
+            found, warnings = catalogue.resolve(spec)
+            missing = found.engine == "whisper" and not shelf.find(found.model, settings.models_folder)
         except CallreelError as error:
             yield Finding(name, "fail", str(error), error.hint)
             continue
-        advice = f"callreel models pull {spec.model}" if warnings else ""
-        yield Finding(name, "warn" if warnings else "ok", f"{found.engine} {found.model}", advice)
+        said = f"{found.engine} {found.model}"
+        if found.engine == "openai" and not found.url:
+            yield Finding(name, "fail", f"{said}, but nobody says where", "Set openai.url (CALLREEL_OPENAI_URL)")
+        elif missing:
+            status: Status = "warn" if found.download else "fail"
+            yield Finding(name, status, f"{said}, not here yet", f"callreel models pull {found.model}")
+        elif warnings:
+            yield Finding(name, "warn", said, warnings[0])
+        else:
+            yield Finding(name, "ok", said)

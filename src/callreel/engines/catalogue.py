@@ -15,6 +15,7 @@ from callreel.errors import InvalidInput
 ENGINES = {
     "whisper": "callreel.engines.whisper:load",
     "pocketsphinx": "callreel.engines.pocketsphinx:load",
+    "openai": "callreel.engines.openai:load",
 }
 AUTO = "auto"
 WEAK = (

@@ -62,6 +62,13 @@ class Answer(msgspec.Struct):
     peak_rss_bytes: int = 0
 
 
+def decoded(answer: Answer) -> list[Decoded]:
+    """What an answer says, or raise the error that it carries."""
+    if answer.error is not None:
+        raise error_from(answer.error)
+    return answer.decoded
+
+
 def error_from(body: dict[str, Any]) -> CallreelError:
     """The error a child reported, as the class it had there; any other code as EngineUnavailable that stays so."""
     kinds = {kind.code: kind for kind in SENT}

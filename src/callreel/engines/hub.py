@@ -27,10 +27,10 @@ def reachable(url: str | None = None, proxy: str | None = None, *, timeout_s: fl
         until, answer = _answers.get(key, (0.0, False))
     if time.monotonic() < until:
         return answer
-    heard = threading.Event()
-    threading.Thread(target=_ask, args=(*key, timeout_s, heard), name="hub", daemon=True).start()
-    heard.wait(timeout_s)  # the thread may hang on: looking a name up has no timeout of its own
-    answer = heard.is_set()
+    asking = _Question()
+    threading.Thread(target=_ask, args=(*key, timeout_s, asking), name="hub", daemon=True).start()
+    asking.over.wait(timeout_s)  # the thread may hang on: looking a name up has no timeout of its own
+    answer = asking.answered
     with _lock:
         _answers[key] = (time.monotonic() + REMEMBERED_S, answer)
     return answer
@@ -42,13 +42,20 @@ def forget() -> None:
         _answers.clear()
 
 
-def _ask(url: str, proxy: str | None, timeout_s: float, heard: threading.Event) -> None:
+class _Question:
+    def __init__(self) -> None:
+        self.over = threading.Event()
+        self.answered = False
+
+
+def _ask(url: str, proxy: str | None, timeout_s: float, asking: _Question) -> None:
     import httpx
 
     try:
         with httpx.Client(proxy=proxy, timeout=timeout_s) as client:
             status = client.head(url).status_code
+            asking.answered = status < 500 and status not in NOT_LET_THROUGH
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, OSError):
-        return
-    if status < 500 and status not in NOT_LET_THROUGH:
-        heard.set()
+        pass  # refused, unknown, no address
+    finally:
+        asking.over.set()

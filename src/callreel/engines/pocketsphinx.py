@@ -6,11 +6,13 @@ import math
 import re
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pocketsphinx
 
 from callreel.audio.pcm import seconds
 from callreel.engines.base import Capabilities, Decoded, DecodeOptions, EngineSpec, Window
+from callreel.engines.workers import Workers
 from callreel.text import DecodeStats, Word
 
 FRAMES_PER_SECOND = 100
@@ -21,16 +23,25 @@ PRONUNCIATION = re.compile(r"\(\d+\)$")  # "the(2)": a second way to say it, not
 BEAMS = {"beam": 1e-60, "wbeam": 1e-40, "pbeam": 1e-60}
 
 
-def load(spec: EngineSpec) -> PocketSphinxEngine:
+NAME, MODEL = "pocketsphinx", "en-us"
+CAPABILITIES = Capabilities(batch=1, word_times=True, max_window_s=30.0, languages=("en",))
+
+
+def load(spec: EngineSpec) -> Workers:
+    """Decodes in processes of their own: the library keeps the interpreter for as long as an utterance takes."""
+    there = replace(spec, engine=f"{__name__}:load_here", model=MODEL)
+    return Workers(NAME, MODEL, replace(CAPABILITIES, parallel=spec.threads), there)
+
+
+def load_here(spec: EngineSpec) -> PocketSphinxEngine:
+    """The engine in this process."""
     return PocketSphinxEngine()
 
 
 class PocketSphinxEngine:
     """One decoder a thread: a decoder holds the state of one utterance."""
 
-    name = "pocketsphinx"
-    model = "en-us"
-    capabilities = Capabilities(batch=1, word_times=True, max_window_s=30.0, languages=("en",))
+    name, model, capabilities = NAME, MODEL, CAPABILITIES
 
     def __init__(self) -> None:
         self._local = threading.local()

@@ -75,9 +75,10 @@ class EngineServer:
     def serve(self, listener: socket.socket) -> None:
         while True:
             connection, _ = listener.accept()
-            threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
+            threading.Thread(target=self.talk, args=(connection,), daemon=True).start()
 
-    def _talk(self, connection: socket.socket) -> None:
+    def talk(self, connection: socket.socket) -> None:
+        """Answer on one connection until its other end closes."""
         with connection:
             try:
                 connection.sendall(frames.pack(self.hello))

@@ -67,7 +67,7 @@ class RemoteEngine:
                 self._idle.append(connection)
                 self.cpu_s += answer.cpu_s
                 self.peak_rss_bytes = max(self.peak_rss_bytes, answer.peak_rss_bytes)
-            return _decoded(answer)
+            return frames.decoded(answer)
         raise EngineCrashed()
 
     def close(self) -> None:
@@ -147,7 +147,7 @@ class AsyncRemoteEngine:
                 writer.close()  # cancelled half way: the next answer on it would be this one's
                 raise
             self._idle.append((reader, writer))
-            return _decoded(msgspec.msgpack.decode(body, type=frames.Answer))
+            return frames.decoded(msgspec.msgpack.decode(body, type=frames.Answer))
         raise EngineCrashed()
 
     def close(self) -> None:
@@ -188,9 +188,3 @@ def _hello(body: bytes) -> frames.Hello:
     if hello.error is not None:
         raise frames.error_from(hello.error)
     return hello
-
-
-def _decoded(answer: frames.Answer) -> list[Decoded]:
-    if answer.error is not None:
-        raise frames.error_from(answer.error)
-    return answer.decoded

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from callreel.engines.models import MODELS, known, nearest
-from callreel.errors import Conflict, InvalidInput
+from callreel.errors import Conflict, InvalidInput, ModelMissing, NotFound
 
 WEIGHTS = "model.bin"
 NEEDED_FILES = (WEIGHTS, "config.json", "tokenizer.json")  # without the last, faster-whisper would ask the hub for one
@@ -102,6 +102,17 @@ def find(model: str, models_folder: Path) -> OnDisk | None:
     return None
 
 
+def missing(model: str, models_folder: Path) -> ModelMissing:
+    """The error for a model that is not here and is not to be fetched."""
+    if repository_of(model) is None:
+        return ModelMissing(f"There is no folder {model!r}", hint="Give a folder that is there, or a model's name")
+    return ModelMissing(
+        f"The Whisper model {model!r} is not on this machine",
+        hint=f"Get it with `callreel models pull {canonical(model)}`, put it under {models_folder}, "
+        "or let it be fetched: CALLREEL_MODELS_DOWNLOAD=true",
+    )
+
+
 def present(models_folder: Path) -> list[OnDisk]:
     """Every named model on this machine, those of the hub's cache included, in the catalogue's order, then by name."""
     found = {model.name: model for model in _pulled(models_folder)}
@@ -155,6 +166,25 @@ def import_folder(source: Path, models_folder: Path, name: str | None = None) ->
                 raise Conflict(f"There is a model called {name!r} already: {target}") from error
             raise
     return OnDisk(name, target, "models")
+
+
+def remove(model: str, models_folder: Path) -> int:
+    """Delete a pulled or imported model, and say how many bytes it had; a process that has loaded it keeps it.
+
+    Raises InvalidInput for a name that nobody knows and for a model that lies elsewhere, NotFound for one not here.
+    """
+    found = find(model, models_folder)
+    if found is None:
+        raise NotFound(f"The model {model!r} is not on this machine", hint="callreel models")
+    if found.where != "models":
+        raise InvalidInput(
+            f"{model!r} lies in {found.folder}, not among our models", hint="Delete that folder yourself"
+        )
+    size = found.size_bytes
+    (models_folder / INCOMING).mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=models_folder / INCOMING, prefix="remove.") as temporary:
+        found.folder.rename(Path(temporary) / "model")  # gone at once, though its bytes take a moment
+    return size
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from callreel.engines import gpu
 from callreel.engines.base import EngineSpec
 from callreel.settings import Settings
 
@@ -18,12 +19,16 @@ def final_spec(settings: Settings, *, engine: str | None = None, model: str | No
     )
 
 
+def _on_gpu(settings: Settings) -> bool:
+    return settings.device == "cuda" or (settings.device == "auto" and gpu.first() is not None)
+
+
 def _spec(settings: Settings, engine: str, model: str) -> EngineSpec:
     return EngineSpec(
         engine=engine,
         model=model,
         models_folder=str(settings.models_folder),
-        threads=settings.engines.threads,
+        threads=settings.gpu.max_concurrent if _on_gpu(settings) else settings.engines.threads,
         min_window_s=settings.engines.min_window_s,
         download=settings.models.download,
         device=settings.device,

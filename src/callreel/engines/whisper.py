@@ -72,17 +72,11 @@ def find_model(spec: EngineSpec) -> Path:
     here = shelf.find(spec.model, models_folder)
     if here is not None:
         return here.folder
-    if shelf.repository_of(spec.model) is None:
-        raise ModelMissing(f"There is no folder {spec.model!r}", hint="Give a folder that is there, or a model's name")
-    if spec.download:
+    if spec.download and shelf.repository_of(spec.model) is not None:
         from callreel.engines.download import pull  # its HTTP library is not needed by those who have their model
 
         return pull(spec.model, models_folder, hub=spec.hub_url, proxy=spec.proxy)
-    raise ModelMissing(
-        f"The Whisper model {spec.model!r} is not on this machine",
-        hint=f"Get it with `callreel models pull {shelf.canonical(spec.model)}`, put it under {models_folder}, "
-        "or let it be fetched: CALLREEL_MODELS_DOWNLOAD=true",
-    )
+    raise shelf.missing(spec.model, models_folder)
 
 
 @dataclass(frozen=True, slots=True)

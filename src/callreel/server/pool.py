@@ -17,6 +17,7 @@ from typing import Literal
 import psutil
 
 from callreel import clock, metrics
+from callreel.engines import models, shelf
 from callreel.engines.base import EngineSpec
 from callreel.server.supervision import BATCH_NICE, EngineProcess
 
@@ -24,14 +25,18 @@ log = logging.getLogger("callreel.server")
 
 Role = Literal["live", "batch"]
 LOOK_EVERY_S = 5.0
+UNMEASURED_GPU_BYTES = 4 << 30  # of a model that is not in the catalogue
 UNMEASURED_BYTES = 300 << 20  # of an engine process without its weights: libraries and workspace
 
 
 @dataclass(frozen=True, slots=True)
 class PoolLimits:
-    """`memory` is bytes of all batch models together; `max_loaded` their number, None for any."""
+    """`memory` is bytes of all batch models together, `gpu_memory` those of all models on the GPU, 0 where there is
+    none; `max_loaded` is the number of batch models, None for any.
+    """
 
     memory: int
+    gpu_memory: int = 0
     max_loaded: int | None = None
     unload: Literal["never", "idle", "after_use"] = "idle"
     idle_s: float = 600.0
@@ -121,6 +126,10 @@ class EnginePool:
             return True
         if self._limits.max_loaded is not None and len(others) >= self._limits.max_loaded:
             return False
+        if self._limits.gpu_memory and spec.device != "cpu":
+            taken = sum(_on_gpu(other) for _, other in self._loaded if other.device != "cpu")
+            if taken + _on_gpu(spec) > self._limits.gpu_memory:
+                return False
         return sum(loaded.memory for loaded in others) + _expected(spec) <= self._limits.memory
 
     async def _begin(self, key: tuple[Role, EngineSpec]) -> None:
@@ -175,8 +184,16 @@ class EnginePool:
 
 def _expected(spec: EngineSpec) -> int:
     """Bytes that an engine will take, to be measured once it is there."""
-    weights = Path(spec.model) / "model.bin"
+    if (info := models.known(spec.model)) is not None:
+        return info.ram_bytes
+    weights = Path(spec.model) / shelf.WEIGHTS
     return UNMEASURED_BYTES + (2 * weights.stat().st_size if weights.is_file() else 0)
+
+
+def _on_gpu(spec: EngineSpec) -> int:
+    """Bytes that an engine takes of a GPU, as expected: its process cannot be asked."""
+    info = models.known(spec.model)
+    return info.vram_bytes if info is not None else UNMEASURED_GPU_BYTES
 
 
 def default_memory() -> int:

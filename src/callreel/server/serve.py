@@ -16,6 +16,7 @@ import uvicorn
 
 from callreel import logs, metrics
 from callreel.accounts import keys
+from callreel.engines import gpu
 from callreel.engines.remote import AsyncRemoteEngine
 from callreel.errors import InvalidInput
 from callreel.jobs import store as jobs
@@ -97,11 +98,7 @@ async def start(settings: Settings) -> AsyncIterator[Services]:
         runner = Runner(database, events, folder, speech, _limits(settings))
         runner.start()
         stack.push_async_callback(runner.stop)
-        courier = Courier(
-            database,
-            allow_networks=settings.sources.allow_networks,
-            keep_days=settings.retention.jobs_days,
-        )
+        courier = Courier(database, allow_networks=settings.sources.allow_networks)
         await database.write(webhooks.take_back)
         courier.start()
         stack.push_async_callback(courier.stop)
@@ -115,10 +112,15 @@ async def start(settings: Settings) -> AsyncIterator[Services]:
 
 @asynccontextmanager
 async def _pool(settings: Settings, folder: DataFolder) -> AsyncIterator[EnginePool]:
-    models = settings.models
-    pool = EnginePool(
-        folder.run, PoolLimits(models.memory or default_memory(), models.max_loaded, models.unload, models.idle_s)
+    models, card = settings.models, gpu.first()
+    limits = PoolLimits(
+        memory=models.memory or default_memory(),
+        gpu_memory=int(card.total_bytes * settings.gpu.memory_share) if card is not None else 0,
+        max_loaded=models.max_loaded,
+        unload=models.unload,
+        idle_s=models.idle_s,
     )
+    pool = EnginePool(folder.run, limits)
     pool.start()
     try:
         yield pool

@@ -19,6 +19,7 @@ from callreel.calls import store as calls
 from callreel.errors import CallreelError, Conflict, NotFound
 from callreel.jobs import removal as old_jobs
 from callreel.jobs import store as jobs
+from callreel.jobs import webhooks
 from callreel.settings import Retention
 from callreel.storage import removal, tables
 from callreel.storage.database import Database
@@ -86,10 +87,13 @@ class Cleaner:
         keep = self._retention
         await self._calls(lambda conn: _unkept(conn, clock.ago(ORPHAN_S)), "nobody came back for")
         if keep.calls_days:
-            before = clock.ago(keep.calls_days * DAY_S)
-            await self._calls(lambda conn: deletion.old_calls(conn, before), "too old")
+            oldest = clock.ago(keep.calls_days * DAY_S)
+            await self._calls(lambda conn: deletion.old_calls(conn, oldest), "too old")
         if keep.jobs_days:
-            await self._jobs(clock.ago(keep.jobs_days * DAY_S))
+            before = clock.ago(keep.jobs_days * DAY_S)
+            await self._jobs(before)
+            while await self._database.write(lambda conn: webhooks.remove_ended(conn, before)):
+                pass
         if keep.sources_days:
             await self._sources(time.time() - keep.sources_days * DAY_S)
         await self._orphans(time.time() - ORPHAN_S)

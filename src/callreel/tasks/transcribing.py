@@ -10,12 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from callreel.engines.remote import RemoteEngine
-from callreel.errors import UnreadableMedia
 from callreel.offline.checkpoint import Checkpoint
 from callreel.offline.pipeline import Progress, transcribe
 from callreel.tasks.messages import Progressed, Report, Source, Spoken, Transcribed, TranscribeOrder
 
-UNREADABLE_HINT = "Check that the file plays and has sound, and that all of it was sent; then send it again"
 RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, bytes
 
 log = logging.getLogger("callreel.job")
@@ -29,22 +27,19 @@ def run(order: TranscribeOrder, report: Callable[[Report], None]) -> Transcribed
     _fetch(order.source, told.progress)
     engine = RemoteEngine(Path(order.engine_socket))
     log.info("engine %s, model %s, profile %s", engine.name, engine.model, order.options.profile)
-    try:
-        with Checkpoint.opened(work) as checkpoint:
-            transcription = transcribe(
-                source,
-                engine,
-                order.options,
-                work=work,
-                checkpoint=checkpoint,
-                batch_min=order.batch_min,
-                batch_max=order.batch_max,
-                max_duration_s=order.max_audio_s,
-                on_progress=told.progress,
-                on_segments=lambda segments: report(Spoken(list(segments))),
-            )
-    except UnreadableMedia as error:
-        raise UnreadableMedia(str(error), hint=error.hint or UNREADABLE_HINT) from error
+    with Checkpoint.opened(work) as checkpoint:
+        transcription = transcribe(
+            source,
+            engine,
+            order.options,
+            work=work,
+            checkpoint=checkpoint,
+            batch_min=order.batch_min,
+            batch_max=order.batch_max,
+            max_duration_s=order.max_audio_s,
+            on_progress=told.progress,
+            on_segments=lambda segments: report(Spoken(list(segments))),
+        )
     used = resource.getrusage(resource.RUSAGE_SELF)
     wall_s = time.monotonic() - began
     usage = {

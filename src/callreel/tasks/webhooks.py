@@ -23,7 +23,7 @@ from typing import TypeVar
 
 import msgspec
 
-from callreel import clock, metrics
+from callreel import metrics
 from callreel.errors import CallreelError, StorageUnavailable
 from callreel.jobs import webhooks
 from callreel.jobs.webhooks import Delivery, Webhook
@@ -39,8 +39,6 @@ TIMEOUT_S = 10.0  # of one try, all together
 LEASE_S = TIMEOUT_S + 10.0
 IDLE_S = 1.0  # between two looks for what is due
 STOP_S = 1.0  # what is under way gets so long when the server stops; then it is given back
-SWEEP_S = 3600.0  # between two removals of old deliveries
-DAY_S = 86_400.0
 SHOWN_CHARS = 200  # of what a receiver said when it refused
 
 
@@ -50,11 +48,10 @@ class Courier:
     The rows are the truth: it may be killed at any point, and each delivery still arrives at least once.
     """
 
-    def __init__(self, database: Database, *, allow_networks: Sequence[str], keep_days: float) -> None:
-        self._database, self._allow_networks, self._keep_days = database, allow_networks, keep_days
+    def __init__(self, database: Database, *, allow_networks: Sequence[str]) -> None:
+        self._database, self._allow_networks = database, allow_networks
         self._sending: dict[asyncio.Task[None], Delivery] = {}
         self._room = asyncio.Event()  # set when a delivery ended: its webhook may have the next one
-        self._swept_at = -SWEEP_S
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -79,7 +76,6 @@ class Courier:
             self._room.clear()
             try:
                 await self._send_due()
-                await self._sweep()
             except StorageUnavailable as error:
                 log.error("webhooks wait for the database: %s", error)
             except Exception:  # a mistake of ours must not end all deliveries
@@ -135,13 +131,6 @@ class Courier:
         await self._database.write(
             partial(webhooks.failed, claimed=delivery, error=error, status=status, now=time.time(), for_good=for_good)
         )
-
-    async def _sweep(self) -> None:
-        if self._keep_days == 0 or time.monotonic() - self._swept_at < SWEEP_S:
-            return
-        before = clock.ago(self._keep_days * DAY_S)
-        if await self._database.write(partial(webhooks.remove_ended, before=before)) == 0:
-            self._swept_at = time.monotonic()
 
 
 def signature(secret: str, body: bytes, timestamp: int) -> dict[str, str]:
