@@ -99,9 +99,8 @@ def enqueue(
         raise InvalidInput(f"priority must be one of {', '.join(PRIORITIES)}.", field="priority")
     if idempotency_key is not None and (made := find(conn, client_id, idempotency_key)) is not None:
         return made, False
-    if queue_limit is not None and (queued := speed.queued(conn, kind)) >= queue_limit:
-        retry_after_s = speed.wait_s(conn, kind, queued - queue_limit + 1, slots)
-        raise QueueFull(retry_after_s=retry_after_s, queued=queued, queue_limit=queue_limit)
+    if queue_limit is not None:
+        require_room(conn, kind, queue_limit=queue_limit, slots=slots)
     row = {
         "id": job_id or clock.new_id(),
         "client_id": client_id,
@@ -122,6 +121,13 @@ def enqueue(
     earlier = find(conn, client_id, idempotency_key)  # another server's transaction was faster
     assert earlier is not None
     return earlier, False
+
+
+def require_room(conn: Connection, kind: str, *, queue_limit: int, slots: int) -> None:
+    """Raises QueueFull, with `retry_after_s` in its detail, when `queue_limit` jobs of this kind wait."""
+    if (queued := speed.queued(conn, kind)) >= queue_limit:
+        retry_after_s = speed.wait_s(conn, kind, queued - queue_limit + 1, slots)
+        raise QueueFull(retry_after_s=retry_after_s, queued=queued, queue_limit=queue_limit)
 
 
 def find(conn: Connection, client_id: str, idempotency_key: str) -> Job | None:
@@ -165,6 +171,12 @@ def claim(conn: Connection, *, kinds: Collection[str], lease_s: float, now: floa
 def heartbeat(conn: Connection, job_id: str, attempt: int, lease_s: float, now: float) -> bool:
     """Extend the lease to `now + lease_s`; False when this attempt is over and its worker should stop."""
     return _one(conn, _change(*_held(job_id, attempt)).values(lease_until=now + lease_s)) is not None
+
+
+def require_held(conn: Connection, job_id: str, attempt: int) -> None:
+    """Raise Conflict when this attempt is over, before anything is written that only it may write."""
+    if conn.execute(select(job.c.id).where(*_held(job_id, attempt))).one_or_none() is None:
+        raise _over(job_id, attempt)
 
 
 def progress(conn: Connection, job_id: str, attempt: int, progress: dict[str, Any]) -> bool:
@@ -261,6 +273,18 @@ def cached(conn: Connection, client_id: str, cache_key: str, *, since: str) -> J
     return None if row is None else Job(**row)
 
 
+def detach(conn: Connection, job_id: str) -> None:
+    """Make a job that has ended forget what it was told and which call it was for, when the call goes and it stays."""
+    conn.execute(update(job).where(job.c.id == job_id).values(params={}, call_id=None))
+
+
+def unfinished_with(conn: Connection, kind: str, name: str, value: bool) -> list[Job]:
+    """The jobs of a kind that are queued or running and whose params have this value under this name."""
+    asked = job.c.params[name].as_boolean() == value
+    query = select(job).where(job.c.kind == kind, job.c.state.in_(("queued", "running")), asked)
+    return [Job(**row) for row in conn.execute(query).mappings()]
+
+
 def unfinished(conn: Connection, call_id: str | None = None) -> list[str]:
     """The ids of all jobs that are queued or running, of one call if given."""
     query = select(job.c.id).where(job.c.state.in_(("queued", "running")))
@@ -314,11 +338,7 @@ def _held(job_id: str, attempt: int) -> tuple[ColumnElement[bool], ...]:
 def _end_attempt(conn: Connection, job_id: str, attempt: int, **values: Any) -> Job:
     row = _one(conn, _change(*_held(job_id, attempt)).values(lease_until=None, **values))
     if row is None:
-        raise Conflict(
-            "This attempt of the job is over: it was cancelled, or its lease ran out and another attempt took over.",
-            job_id=job_id,
-            attempt=attempt,
-        )
+        raise _over(job_id, attempt)
     return _told(conn, row)
 
 
@@ -327,6 +347,14 @@ def _told(conn: Connection, row: RowMapping) -> Job:
     if row["state"] in FINISHED:
         webhooks.tell(conn, row["client_id"], "job", job_noun(dict(row)))
     return Job(**row)
+
+
+def _over(job_id: str, attempt: int) -> Conflict:
+    return Conflict(
+        "This attempt of the job is over: it was cancelled, or its lease ran out and another attempt took over.",
+        job_id=job_id,
+        attempt=attempt,
+    )
 
 
 def _change(*conditions: ColumnElement[bool]) -> Update:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
@@ -47,14 +47,24 @@ class Form:
         return found[0]
 
     def parsed(self, model: type[M]) -> M:
-        """The fields as `model`; an empty one counts as not given, as browsers send them. Raises InvalidInput."""
+        """The fields as `model`; an empty one counts as not given, as browsers send them. Raises InvalidInput.
+
+        `name[]` is one of several, and `name[key]` part of an object, as many clients send them.
+        """
         known = {info.alias or name: info for name, info in model.model_fields.items()}
         given: dict[str, Any] = {}
-        for name, value in self.fields:
+        for sent, value in self.fields:
             if value == "":
                 continue
-            if name in known and _is_list(known[name].annotation) and not isinstance(value, list):
-                given.setdefault(name, []).append(value)
+            name, bracket, key = sent.partition("[")
+            if name not in known or (bracket and not key.endswith("]")):
+                name, key = sent, ""
+            if key := key.removesuffix("]"):
+                held = given.get(name)
+                given[name] = {**(held if isinstance(held, dict) else {}), key: value}
+            elif name in known and _is_list(known[name].annotation) and not isinstance(value, list):
+                held = given.get(name)
+                given[name] = [*(held if isinstance(held, list) else ()), value]
             else:
                 given[name] = value
         try:
@@ -81,12 +91,12 @@ def problem(name: str, said: str) -> dict[str, list[dict[str, str]]]:
     return {"problems": [{"field": name, "problem": said}]}
 
 
-def described(model: type[BaseModel], **files: str) -> dict[str, Any]:
+def described(model: type[BaseModel], *, optional: Collection[str] = (), **files: str) -> dict[str, Any]:
     """The OpenAPI description of a form with the fields of `model` and these files (name -> description)."""
     schema = model.model_json_schema()
     binary = {name: {"type": "string", "format": "binary", "description": said} for name, said in files.items()}
     schema["properties"] = {**binary, **schema["properties"]}
-    schema["required"] = [*files, *schema.get("required", ())]
+    schema["required"] = [*(name for name in files if name not in optional), *schema.get("required", ())]
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header
-from fastapi.responses import StreamingResponse
+from fastapi import APIRouter, Header, Response
 from sqlalchemy import Connection
 
 from callreel import clock
 from callreel.calls import store as calls
+from callreel.server import sse
 from callreel.server.services import Client, House, Services
 from callreel.transcripts import store as transcripts
 from callreel.transcripts.nouns import segment_noun
@@ -19,26 +18,22 @@ from callreel.transcripts.nouns import segment_noun
 router = APIRouter(prefix="/v1/calls", tags=["calls"])
 
 
-@router.get("/{call_id}/events")
+@router.get("/{call_id}/events", response_class=sse.EventStream, status_code=200, responses=sse.DESCRIBED)
 async def events(
     house: House,
     client: Client,
     call_id: str,
     last_event_id: Annotated[int | None, Header()] = None,
-) -> StreamingResponse:
+) -> Response:
     """Server-sent events of one call: what is stored so far, then what happens, each segment under a stable id.
 
     A segment that somebody edits comes again, with `edited` true.
     """
     await house.database.read(lambda conn: calls.get_call(conn, call_id, client))
-    return StreamingResponse(
-        _event_stream(house, call_id, last_event_id),
-        media_type="text/event-stream",
-        headers={"Cache-Control": "no-store"},
-    )
+    return sse.EventStream(_event_stream(house, call_id, last_event_id))
 
 
-async def _event_stream(house: Services, call_id: str, after: int | None) -> AsyncIterator[str]:
+async def _event_stream(house: Services, call_id: str, after: int | None) -> AsyncGenerator[str]:
     subscription = house.events.subscribe(call_id, after)
     stored: dict[str, _Seen] = {}
     house.watchers.add(subscription)
@@ -49,14 +44,15 @@ async def _event_stream(house: Services, call_id: str, after: int | None) -> Asy
             stored = {data["id"]: _seen(data) for data in snapshot}
             for i, data in enumerate(snapshot, 1):
                 # Only the last one has an id: a watcher that is cut off before it gets all of them again.
-                yield _sse(subscription.position if i == len(snapshot) else None, "segment", clock.now(), data)
+                position = subscription.position if i == len(snapshot) else None
+                yield sse.event("segment", data, at=clock.now(), id=position)
         async for event in subscription:
             if event.type == "segment" and (before := stored.get(event.data["id"])) is not None:
                 now = _seen(event.data)
                 if now == before or now[0] < before[0]:
                     continue  # it came while the stored ones were read
                 del stored[event.data["id"]]  # from now on they come in order
-            yield _sse(event.id, event.type, event.at, event.data)
+            yield sse.event(event.type, event.data, at=event.at, id=event.id)
     finally:
         house.watchers.discard(subscription)
         subscription.close()
@@ -74,9 +70,3 @@ def _stored_segments(conn: Connection, call_id: str) -> list[dict[str, Any]]:
     current = transcripts.current_transcript(conn, call_id)
     found = transcripts.segments(conn, current.id) if current else []
     return [segment_noun(current.id, segment) for segment in found] if current else []
-
-
-def _sse(event_id: int | None, type: str, at: str, data: dict[str, Any]) -> str:
-    body = json.dumps({"type": type, "id": event_id, "at": at, "data": data}, ensure_ascii=False)
-    head = "" if event_id is None else f"id: {event_id}\n"
-    return f"{head}event: {type}\ndata: {body}\n\n"

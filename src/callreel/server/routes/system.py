@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from callreel import __version__, metrics
@@ -57,7 +57,7 @@ async def system(house: House, client: Client) -> dict[str, Any]:
     return {**usage, "gpus": [asdict(gpu) for gpu in gpus]}
 
 
-@router.get("/metrics")
+@router.get("/metrics", response_class=PlainTextResponse)
 async def numbers(house: House) -> Response:
     """Prometheus text format."""
     for gpu in await house.machine.gpus():
