@@ -21,6 +21,7 @@ CallreelError
         OutOfSpace          507
     SourceUnavailable       502
     ServerUnreachable       503
+    ServerStops             503
     ExtraMissing            501
     Cancelled               409
 """
@@ -207,6 +208,14 @@ class ServerUnreachable(CallreelError):
     """No Callreel server answers there; start one with `callreel serve`, or say where it is with --url."""
 
     code = "server_unreachable"
+    status = 503
+    transient = True
+
+
+class ServerStops(CallreelError):
+    """The server is being stopped; send the request again in a moment."""
+
+    code = "server_stops"
     status = 503
     transient = True
 

@@ -105,10 +105,10 @@ def test_long_answers_are_compressed_and_short_ones_are_not(api: httpx.Client) -
 
 @pytest.mark.parametrize("path", ["/v1/audio/none", "/v1/models/none"])
 def test_under_the_paths_of_openai_errors_have_its_shape(api: httpx.Client, path: str) -> None:
-    answer = api.get(path, headers={"Authorization": "Bearer wrong"})
+    answer = api.get(path, headers={"Authorization": "Bearer cr_wrong"})
     error = answer.json()["error"]
     assert set(error) == {"message", "type", "param", "code"} and error["type"] == "invalid_request_error"
-    refused = api.post(path, headers={"Authorization": "Bearer wrong"})
+    refused = api.post(path, headers={"Authorization": "Bearer cr_wrong"})
     assert refused.status_code == 401 and refused.json()["error"]["code"] == "invalid_api_key"
 
 

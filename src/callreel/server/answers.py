@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from callreel.errors import CallreelError, InvalidInput, NotFound, TooLarge
+from callreel.errors import CallreelError, InvalidInput, NotFound, TooLarge, UnreadableMedia
 from callreel.server.forms import invalid
 
 OPENAI_PATHS = ("/v1/audio", "/v1/models", "/v1/realtime")
@@ -22,13 +22,15 @@ DEFAULT_RETRY_S = 5
 
 def answer(error: CallreelError, path: str) -> JSONResponse:
     """A refusal as the API answers it at `path`."""
-    body = _openai(error) if is_openai(path) else error.as_dict()
+    openai = is_openai(path)
+    body = openai_body(error) if openai else error.as_dict()
+    status = 400 if openai and isinstance(error, UnreadableMedia) else error.status  # OpenAI has no 422
     headers = {}
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     if error.status in (429, 503):
         headers["Retry-After"] = str(math.ceil(error.detail.get("retry_after_s", DEFAULT_RETRY_S)))
-    return JSONResponse({"error": body}, error.status, headers)
+    return JSONResponse({"error": body}, status, headers)
 
 
 async def known(request: Request, error: Exception) -> Response:
@@ -67,13 +69,15 @@ def is_openai(path: str) -> bool:
     return any(path == root or path.startswith(f"{root}/") for root in OPENAI_PATHS)
 
 
-def _openai(error: CallreelError) -> dict[str, Any]:
+def openai_body(error: CallreelError) -> dict[str, Any]:
     """As OpenAI's SDKs read it; `param` is the field that was wrong."""
     kind = "invalid_request_error" if error.status < 500 else "server_error"
     if error.status == 429:
         kind = "rate_limit_error"
     problems = error.detail.get("problems")
-    param = problems[0]["field"] if problems else error.detail.get("field")
+    param = problems[0]["field"].partition(".")[0] if problems else error.detail.get("field")
+    if isinstance(error, UnreadableMedia):
+        param = "file"
     code = "invalid_api_key" if error.status == 401 else error.code
     message = (
         f"{error}. {error.hint}" if error.hint and str(error)[-1] not in ".!?" else f"{error} {error.hint}".strip()

@@ -16,7 +16,20 @@ from callreel.server import answers
 from callreel.server.described import describe
 from callreel.server.gate import Gate
 from callreel.server.requests import Requests
-from callreel.server.routes import calls, events, jobs, keys, search, segments, system, transcripts, webhooks
+from callreel.server.routes import (
+    audio,
+    calls,
+    events,
+    helpline,
+    jobs,
+    keys,
+    models,
+    search,
+    segments,
+    system,
+    transcripts,
+    webhooks,
+)
 from callreel.server.services import Services
 
 GZIP_BYTES = 1024  # smaller answers go as they are
@@ -29,8 +42,9 @@ def create_app(services: Services) -> FastAPI:
     app = FastAPI(title="Callreel", version=__version__, summary="Records calls, rewinds them, writes down every word")
     app.state.services = services
     app.openapi = partial(describe, app)  # type: ignore[method-assign]
-    for resource in (jobs, calls, transcripts, segments, events, search, keys, webhooks, system):
+    for resource in (jobs, calls, transcripts, segments, events, search, audio, models, keys, webhooks, system):
         app.include_router(resource.router)
+    app.include_router(helpline.router)
     app.add_exception_handler(CallreelError, answers.known)
     app.add_exception_handler(RequestValidationError, answers.not_valid)
     app.add_exception_handler(HTTPException, answers.http)

@@ -37,7 +37,7 @@ class Gate:
         headers = Headers(scope=scope)
         body = _Body(receive, send, headers)
         try:
-            await asking(self._services, headers)
+            await asking(self._services, headers, scope["path"])
             limit = TEXT_BYTES
             if headers.get("content-type", "").lower().startswith("multipart/form-data"):
                 limit = self._services.settings.max_file_size + FORM_BYTES

@@ -36,6 +36,8 @@ from callreel.settings import Settings
 from callreel.storage.database import Database
 from callreel.storage.events import EventHub
 from callreel.storage.folders import DataFolder
+from callreel.storage.removal import remove_call
+from callreel.tasks import transcribe
 from callreel.tasks.cleaner import Cleaner
 from callreel.tasks.runner import Runner, RunnerLimits, requeue_abandoned
 from callreel.tasks.webhooks import Courier
@@ -91,6 +93,7 @@ async def start(settings: Settings) -> AsyncIterator[Services]:
         if abandoned:
             log.info("%d jobs of the server before this one are queued again", len(abandoned))
 
+        await _forget_unkept(database, folder)
         events = EventHub()
         speech = Speech(settings, await stack.enter_async_context(_pool(settings, folder)))
         _, file_warnings = await speech.resolve(None, None, _say_download)
@@ -108,6 +111,12 @@ async def start(settings: Settings) -> AsyncIterator[Services]:
         lag = asyncio.create_task(_measure_lag(), name="lag")
         stack.callback(lag.cancel)
         yield Services(settings, folder, database, events, runner, live, speech, local_client, tuple(file_warnings))
+
+
+async def _forget_unkept(database: Database, folder: DataFolder) -> None:
+    """Remove what the clients of the server before this one waited for."""
+    for call_id in await database.write(transcribe.forget_unkept):
+        await asyncio.to_thread(remove_call, folder, call_id)
 
 
 @asynccontextmanager

@@ -8,9 +8,11 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 from starlette.datastructures import Headers
 
+from callreel.accounts.keys import KEY_PREFIX
 from callreel.errors import Forbidden
 from callreel.live.service import LiveService
 from callreel.server.access import Access, Asker
+from callreel.server.answers import is_openai
 from callreel.server.machine import Machine
 from callreel.server.speech import Speech
 from callreel.settings import Settings
@@ -53,9 +55,14 @@ def bearer(authorization: str | None) -> str | None:
     return key.strip() or None if scheme.lower() == "bearer" else None
 
 
-async def asking(services: Services, headers: Headers) -> Asker:
-    """The client that sent an HTTP request. Raises Unauthorized."""
+async def asking(services: Services, headers: Headers, path: str) -> Asker:
+    """The client that sent an HTTP request. Raises Unauthorized.
+
+    OpenAI's clients cannot do without a key: at their paths one that is none of ours counts as none at all.
+    """
     key = bearer(headers.get("authorization"))
+    if key is not None and is_openai(path) and not key.startswith(KEY_PREFIX):
+        key = None
     return await services.access.asker(key, host=headers.get("host", ""), origin=headers.get("origin", ""))
 
 
@@ -67,11 +74,11 @@ House = Annotated[Services, Depends(_services)]
 
 
 async def _client(request: Request, house: House) -> str:
-    return (await asking(house, request.headers)).id
+    return (await asking(house, request.headers, request.url.path)).id
 
 
 async def _admin(request: Request, house: House) -> str:
-    asker = await asking(house, request.headers)
+    asker = await asking(house, request.headers, request.url.path)
     if asker.role != "admin":
         raise Forbidden()
     return asker.id

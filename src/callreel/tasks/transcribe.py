@@ -12,6 +12,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from callreel.calls import store as calls
+from callreel.calls.deletion import delete_call
 from callreel.engines.base import EngineSpec
 from callreel.errors import NotFound
 from callreel.jobs import store as jobs
@@ -86,6 +87,26 @@ def cancel(conn: Connection, job_id: str, client_id: str) -> jobs.Job:
     return cancelled
 
 
+def forget(conn: Connection, job: jobs.Job) -> None:
+    """In the server: remove the call of a job that has ended; of the job its row stays, which says what it cost.
+
+    Its files are the caller's to remove (`storage.removal`).
+    """
+    assert job.call_id is not None
+    jobs.detach(conn, job.id)
+    with suppress(NotFound):
+        delete_call(conn, job.call_id)
+
+
+def forget_unkept(conn: Connection) -> list[str]:
+    """In the server, at its start: cancel and forget what nobody waits for any more; returns the ids of the calls."""
+    unkept = jobs.unfinished_with(conn, KIND, "kept", False)
+    for job in unkept:
+        jobs.cancel(conn, job.id)
+        forget(conn, job)
+    return [job.call_id for job in unkept if job.call_id is not None]
+
+
 def cache_key(params: Params, spec: EngineSpec) -> str | None:
     """Two jobs of one client with the same key have the same transcript; None for a file that is not known yet."""
     if params.sha256 is None:
@@ -101,6 +122,7 @@ def commit(
 ) -> jobs.Job:
     """Everything the job leads to, in one transaction, fenced by the attempt. Raises Conflict."""
     assert job.call_id is not None
+    jobs.require_held(conn, job.id, job.attempts)  # a cancelled one's call may be gone
     found = done.transcription
     for track in found.tracks:
         calls.add_track(conn, job.call_id, track.name, track.speaker, track.channel)
@@ -119,6 +141,7 @@ def commit(
 def commit_cached(conn: Connection, job: jobs.Job, earlier: jobs.Job) -> jobs.Job:
     """Give `job` what an earlier one of the same client made of the same file. Raises Conflict."""
     assert job.call_id is not None and earlier.result is not None and earlier.call_id is not None
+    jobs.require_held(conn, job.id, job.attempts)
     source = calls.get_call(conn, earlier.call_id, job.client_id)
     for track in source.tracks:
         calls.add_track(conn, job.call_id, track.name, track.speaker, track.channel)
