@@ -3,10 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test soak check setup lock clean
+.PHONY: run demo test soak check setup lock clean
 
 run: $(VENV)/.run  ## start the server on http://localhost:8125
 	$(BIN)/callreel serve
+
+demo: $(VENV)/.run  ## the sample call through a server with a toy model, nothing downloaded
+	$(BIN)/callreel demo
 
 test: check  ## what .ci/run runs
 	$(BIN)/python -m pytest

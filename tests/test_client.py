@@ -73,6 +73,20 @@ def test_transcribe_is_all_of_it(client: Client, toy_audio: Path) -> None:
         assert "my phone number is nine four seven" in client.transcribe(opened, "txt")
 
 
+def test_what_is_said_is_told_found_and_deleted(client: Client, toy_audio: Path) -> None:
+    file, options = toy_audio / "sw_short.flac", {"channels": "split", "speakers": ["asha"], "labels": {"team": "a"}}
+    job = client.submit(file, idempotency_key="once", **options)
+    assert client.submit(file, idempotency_key="once", **options)["id"] == job["id"]
+    events = list(client.job_events(job["id"]))
+    assert events[-1]["data"]["state"] == "succeeded"
+    word = client.transcript(job["call_id"])["segments"][0]["text"].split()[0]
+    assert job["call_id"] in [moment["call_id"] for moment in client.search(word)]
+    assert client.call(job["call_id"])["labels"] == {"team": "a"}
+    client.delete(job["call_id"])
+    with pytest.raises(NotFound):
+        client.call(job["call_id"])
+
+
 def test_what_the_server_refuses_has_its_name(client: Client, server: ServerProcess, tmp_path: Path) -> None:
     with pytest.raises(NotFound):
         client.job("none")

@@ -30,13 +30,15 @@ def test_once_imports_what_is_there_and_says_so(calls: Path, server: ServerProce
     (calls / "noise.mp3").write_bytes(b"no sound" * 99)
     words = ("watch", calls, "--once", "--after", "move", "--data-dir", tmp_path / "data", *QUICK)
     url = f"http://127.0.0.1:{server.port}"
-    ended = callreel(*words, "--url", url)
+    options = ("--labels", r"(?P<agent>\w+)\.wav", "--channels", "split", "--speakers", "ann", "--priority", "low")
+    ended = callreel(*words, *options, "--url", url)
     assert ended.returncode == 1, ended  # the noise
     assert "ann.wav: done, call " in ended.stdout and "noise.mp3: not imported: " in ended.stdout
     assert (calls / "done" / "ann.wav").exists() and (calls / "failed" / "noise.mp3").exists()
     call_id = ended.stdout.split("ann.wav: done, call ")[1].split()[0]
     with Client(url) as client:
-        assert client.call(call_id)["title"] == "ann.wav" and client.transcript(call_id, "txt")
+        call = client.call(call_id)
+        assert (call["title"], call["labels"]) == ("ann.wav", {"agent": "ann"}) and client.transcript(call_id, "txt")
     again = callreel(*words, CALLREEL_URL=url)
     assert again.returncode == 0 and again.stdout.count("\n") == 1
 

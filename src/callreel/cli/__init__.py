@@ -9,6 +9,7 @@ import click
 from callreel import __version__
 from callreel.cli.bench import bench
 from callreel.cli.config import config
+from callreel.cli.demo import demo
 from callreel.cli.doctor import doctor
 from callreel.cli.keys import keys
 from callreel.cli.models import models
@@ -27,5 +28,5 @@ def main() -> None:
     """Callreel records calls, rewinds them, and writes down every word."""
 
 
-for command in (bench, config, doctor, keys, models, serve, transcribe, watch):
+for command in (bench, config, demo, doctor, keys, models, serve, transcribe, watch):
     main.add_command(command)
