@@ -29,25 +29,26 @@ class ModelInfo:
 
 
 # Parameters and speeds: the model cards of OpenAI and Distil-Whisper. Download sizes: the repositories. RAM: measured
-# with synthetic weights of the same shapes (measure/synthetic.py), windows of 30 s. GPU memory: weights and workspace.
+# with synthetic weights of the same shapes (measure/synthetic.py), batches of 4 windows of 30 s, one thread; reckoned
+# from those for turbo and distil, whose decoders are small. GPU memory: weights and workspace.
 MODELS = (
-    ModelInfo("tiny", "Systran/faster-whisper-tiny", 39 * MB, 78 * MB, 500 * MB, GB, 10, "a first look, weak machines"),
+    ModelInfo("tiny", "Systran/faster-whisper-tiny", 39 * MB, 78 * MB, 350 * MB, GB, 10, "a first look, weak machines"),
     ModelInfo(
-        "tiny.en", "Systran/faster-whisper-tiny.en", 39 * MB, 78 * MB, 500 * MB, GB, 10, "the same, English", 1, False
+        "tiny.en", "Systran/faster-whisper-tiny.en", 39 * MB, 78 * MB, 350 * MB, GB, 10, "the same, English", 1, False
     ),
-    ModelInfo("base", "Systran/faster-whisper-base", 74 * MB, 148 * MB, 650 * MB, GB, 7, "live on a CPU, the default"),
+    ModelInfo("base", "Systran/faster-whisper-base", 74 * MB, 148 * MB, 450 * MB, GB, 7, "live on a CPU, the default"),
     ModelInfo(
-        "base.en", "Systran/faster-whisper-base.en", 74 * MB, 148 * MB, 650 * MB, GB, 7, "the same, English", 1, False
+        "base.en", "Systran/faster-whisper-base.en", 74 * MB, 148 * MB, 450 * MB, GB, 7, "the same, English", 1, False
     ),
     ModelInfo(
-        "small", "Systran/faster-whisper-small", 244 * MB, 486 * MB, 1200 * MB, 2 * GB, 4, "files on a CPU, clear calls"
+        "small", "Systran/faster-whisper-small", 244 * MB, 486 * MB, 1000 * MB, 2 * GB, 4, "files on a CPU, clear calls"
     ),
     ModelInfo(
         "small.en",
         "Systran/faster-whisper-small.en",
         244 * MB,
         486 * MB,
-        1200 * MB,
+        1000 * MB,
         2 * GB,
         4,
         "the same, English",
@@ -55,14 +56,14 @@ MODELS = (
         False,
     ),
     ModelInfo(
-        "medium", "Systran/faster-whisper-medium", 769 * MB, 1530 * MB, 2200 * MB, 4 * GB, 2, "noisy calls, accents"
+        "medium", "Systran/faster-whisper-medium", 769 * MB, 1530 * MB, 2300 * MB, 4 * GB, 2, "noisy calls, accents"
     ),
     ModelInfo(
         "medium.en",
         "Systran/faster-whisper-medium.en",
         769 * MB,
         1530 * MB,
-        2200 * MB,
+        2300 * MB,
         4 * GB,
         2,
         "the same, English",
@@ -74,7 +75,7 @@ MODELS = (
         "Systran/faster-whisper-large-v3",
         1550 * MB,
         3090 * MB,
-        3500 * MB,
+        3350 * MB,
         6 * GB,
         1,
         "best accuracy, a GPU",
@@ -85,7 +86,7 @@ MODELS = (
         "mobiuslabsgmbh/faster-whisper-large-v3-turbo",
         809 * MB,
         1620 * MB,
-        2500 * MB,
+        2350 * MB,
         4 * GB,
         8,
         "large-v3's accuracy, quick; no translation",
@@ -97,7 +98,7 @@ MODELS = (
         "distil-whisper/distil-large-v3.5-ct2",
         756 * MB,
         1520 * MB,
-        2500 * MB,
+        2350 * MB,
         4 * GB,
         8,
         "English, quick and accurate",
