@@ -46,7 +46,7 @@ def test_the_list_says_what_each_model_asks_and_gives(tmp_path: Path) -> None:
     head, *rows = inside("models").stdout.splitlines()
     columns = ["model", "here", "download", "RAM", "VRAM", "languages", "speed", "RTFx", "for"]
     assert head.split() == columns and len(rows) == len(MODELS)
-    assert {"7x", "31.3", "650"} <= {*next(row for row in rows if row.startswith("base ")).split()}
+    assert {"7x", "31.3", "450"} <= {*next(row for row in rows if row.startswith("base ")).split()}
 
 
 def test_a_model_of_ones_own_is_imported_used_and_removed(toy_model: Path, toy_audio: Path, tmp_path: Path) -> None:
