@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import logging
-import resource
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from callreel.engines.remote import RemoteEngine
+from callreel.engines.usage import peak_rss_bytes
 from callreel.offline.checkpoint import Checkpoint
 from callreel.offline.pipeline import Progress, transcribe
 from callreel.tasks.messages import Progressed, Report, Source, Spoken, Transcribed, TranscribeOrder
-
-RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, bytes
 
 log = logging.getLogger("callreel.job")
 
@@ -40,12 +37,11 @@ def run(order: TranscribeOrder, report: Callable[[Report], None]) -> Transcribed
             on_progress=told.progress,
             on_segments=lambda segments: report(Spoken(list(segments))),
         )
-    used = resource.getrusage(resource.RUSAGE_SELF)
     wall_s = time.monotonic() - began
     usage = {
         "wall_s": round(wall_s, 3),
-        "cpu_s": round(used.ru_utime + used.ru_stime + engine.cpu_s, 3),
-        "peak_rss_bytes": used.ru_maxrss * RSS_UNIT + engine.peak_rss_bytes,
+        "cpu_s": round(time.process_time() + engine.cpu_s, 3),
+        "peak_rss_bytes": peak_rss_bytes() + engine.peak_rss_bytes,
         "audio_s": transcription.duration_s,
         "rtfx": round(transcription.duration_s / wall_s, 2),
     }
