@@ -177,24 +177,16 @@ def routes() -> list[tuple[list[str], set[str]]]:
 
 
 def methods_of(route: str) -> set[str]:
-    """Of what may stand under a path like /v1/jobs/{id}/cancel or /v1/jobs/JOB_ID; empty for none."""
+    """Of what stands under a path like /v1/jobs/{id}/cancel or /v1/jobs/JOB_ID, or below it; empty for nothing."""
     parts = route.strip("/").split("/")
-    if parts[-1] == "*":
-        return set.union(set(), *(methods for path, methods in routes() if path[: len(parts) - 1] == parts[:-1]))
 
     def alike(part: str, ours: str) -> bool:
-        if ours.startswith("{"):
-            return part not in ("", "events", "log", "cancel", "transcript", "transcripts")
-        return part == ours
+        """An id may be anything but a word that would be a route."""
+        return part == ours or (ours.startswith("{") and not re.fullmatch(r"[a-z]+", part))
 
-    return set.union(
-        set(),
-        *(
-            methods
-            for path, methods in routes()
-            if len(path) == len(parts) and all(alike(a, b) for a, b in zip(parts, path, strict=True))
-        ),
-    )
+    found = [(path, methods) for path, methods in routes() if all(map(alike, parts, path)) and len(path) >= len(parts)]
+    exact = [methods for path, methods in found if len(path) == len(parts)]
+    return set().union(*(exact or [methods for _, methods in found]))
 
 
 @by_present_page
