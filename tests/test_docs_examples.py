@@ -17,6 +17,7 @@ import pytest
 
 from callreel import settings
 from callreel.cli import main
+from callreel.engines.models import MODELS
 from callreel.errors import CallreelError
 from callreel.server.app import create_app
 
@@ -205,6 +206,23 @@ def test_a_route_that_is_not_is_found_out() -> None:
         ("POST", "/v1/jobs/{id}/cancel"),
         ("", "/v1/calls/CALL_ID/events"),
     ]
+
+
+# -- models
+
+
+def test_the_models_guide_has_the_catalogue() -> None:
+    guide = (ROOT / "docs" / "models.md").read_text()
+    for model in MODELS:
+        row = next(line for line in guide.splitlines() if line.startswith("|") and f"`{model.name}`" in line)
+        download, memory = (amount(cell) for cell in row.split("|")[2:4])
+        assert download == pytest.approx(model.download_bytes, rel=0.05), row
+        assert memory == pytest.approx(model.ram_bytes, rel=0.05), row
+
+
+def amount(cell: str) -> float:
+    number, unit = cell.split()
+    return float(number) * {"MB": 10**6, "GB": 10**9}[unit]
 
 
 # -- errors
