@@ -17,6 +17,7 @@ import pytest
 
 from callreel import settings
 from callreel.cli import main
+from callreel.cli.bench import Bench
 from callreel.engines.models import MODELS
 from callreel.errors import CallreelError
 from callreel.server.app import create_app
@@ -92,7 +93,10 @@ def check_command(words: tuple[str, ...]) -> None:
     command: click.Command = main
     context = click.Context(main, info_name="callreel")
     rest = list(words)
-    while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
+    while isinstance(command, click.Group):
+        rest = command.whole(rest) if isinstance(command, Bench) else rest
+        if not rest or rest[0].startswith("-"):
+            break
         name, found, rest = command.resolve_command(context, rest)
         assert found is not None
         command, context = found, click.Context(found, parent=context, info_name=name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,19 @@ from callreel.cli.results import Result, figure, on_recordings
 SIZES = click.Choice(["tiny", "base", "small"])
 
 
-class _Bench(click.Group):
+class Bench(click.Group):
     """A group whose command, where none is named, is `table`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        named = bool(args) and (args[0] in self.commands or args[0] in ctx.help_option_names)
-        return super().parse_args(ctx, args if named else ["table", *args])
+        return super().parse_args(ctx, self.whole(args, ctx.help_option_names))
+
+    def whole(self, args: list[str], help_option_names: Sequence[str] = ()) -> list[str]:
+        """`args` with the name of their command in front."""
+        named = bool(args) and (args[0] in self.commands or args[0] in help_option_names)
+        return args if named else ["table", *args]
 
 
-@click.group(cls=_Bench)
+@click.group(cls=Bench)
 def bench() -> None:
     """Measure. `callreel bench AUDIO...` is `callreel bench table AUDIO...`: models by threads."""
 
