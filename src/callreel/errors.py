@@ -28,6 +28,7 @@ CallreelError
 
 from __future__ import annotations
 
+import errno
 import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -194,6 +195,12 @@ class OutOfSpace(StorageUnavailable):
 
     code = "out_of_space"
     status = 507
+
+
+def disk_fault(error: OSError, message: str | None = None, *, hint: str | None = None) -> StorageUnavailable:
+    """What a disk did not take, by our name: OutOfSpace where it or a quota is full."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return (OutOfSpace if full else StorageUnavailable)(message, hint=hint, cause=str(error))
 
 
 class SourceUnavailable(CallreelError):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 import threading
 import time
 from collections.abc import Iterator
@@ -415,3 +416,13 @@ def test_a_safe_name_is_one_name_in_a_folder(name: str) -> None:
 def test_a_long_name_keeps_its_ending() -> None:
     assert safe_filename("é" * 300 + ".wav").endswith("é.wav")
     assert safe_filename("\x00\x1f") == safe_filename("a/\x00/") == "source"
+
+
+def test_a_disk_that_takes_a_part_of_the_last_bytes_is_full(target: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with site(lambda e: e.answer(body=bytes(1500))) as there, pytest.raises(OutOfSpace):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # a write beyond is short, the next one fails
+        try:
+            get(there.url(), target)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -18,7 +18,7 @@ import numpy as np
 
 from callreel.audio.decode import MAX_DURATION_S, Sound
 from callreel.audio.pcm import BYTES_PER_SAMPLE, SAMPLE_RATE, Channels, Pcm, Samples
-from callreel.errors import StorageUnavailable
+from callreel.errors import disk_fault
 
 FOLDER = "spool"
 CARD = "spool.json"  # written last: a spool with its card is whole
@@ -102,7 +102,7 @@ def spool(
     """`source` decoded under the folder `work`; one that lies there whole already, of the same file, is taken.
 
     `on_written(tracks, sound)` is called again and again with what can be read so far. Raises what `Sound` raises,
-    and StorageUnavailable where the disk is full; then nothing is left.
+    and OutOfSpace or StorageUnavailable where the disk does not take it; then nothing is left.
     """
     folder = work / FOLDER
     try:
@@ -124,7 +124,8 @@ def spool(
         part.rename(folder)
     except OSError as error:
         _give_up(part, opened)
-        raise StorageUnavailable(
+        raise disk_fault(
+            error,
             f"The decoded audio of {source.name} cannot be written: {error.strerror}",
             hint="Free space: an hour of one channel takes 115 MB while it is transcribed",
         ) from error

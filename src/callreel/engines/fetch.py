@@ -9,7 +9,6 @@ after its process has died, and moves them in steps of 10 MB.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import logging
@@ -28,7 +27,7 @@ import msgspec
 
 from callreel.engines import shelf
 from callreel.engines.process import end_with_parent
-from callreel.errors import CallreelError, EngineUnavailable, InvalidInput, ModelMissing, OutOfSpace
+from callreel.errors import CallreelError, EngineUnavailable, InvalidInput, ModelMissing, OutOfSpace, disk_fault
 
 TIMEOUTS = httpx.Timeout(30.0, connect=10.0)
 ATTEMPTS = 5  # in a row that bring not a byte
@@ -241,8 +240,9 @@ def main() -> None:
         say(Line(error=error.as_dict()))
         sys.exit(1)
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        failed = OutOfSpace(str(error)) if full else EngineUnavailable(f"{order.target} cannot be written: {error}")
+        failed: CallreelError = disk_fault(error)
+        if not isinstance(failed, OutOfSpace):
+            failed = EngineUnavailable(f"{order.target} cannot be written: {error}")
         say(Line(error=failed.as_dict()))
         sys.exit(1)
 

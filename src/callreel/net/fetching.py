@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import errno
+import os
 import re
 import time
 from base64 import b64encode
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
@@ -17,7 +17,7 @@ from urllib.parse import unquote
 import httpcore
 import httpx
 
-from callreel.errors import OutOfSpace, SourceRefused, SourceUnavailable, StorageUnavailable, TooLarge
+from callreel.errors import SourceRefused, SourceUnavailable, TooLarge, disk_fault
 from callreel.net.addresses import Resolver, check_url, system_resolver
 from callreel.net.connection import READ_S, Headers, exchange, header
 
@@ -66,14 +66,27 @@ def fetch(
     )
     partial = target.with_name(f"{target.name}.part")  # what fails or is killed never stands under the name itself
     try:
-        with partial.open("wb", buffering=0) as file:
+        with _disk_faults():
+            file = partial.open("wb", buffering=0)
+        with file:
             media_type, filename = fetching.run(file)
             size = file.tell()
-        partial.replace(target)
+            with _disk_faults():
+                os.fsync(file.fileno())
+        with _disk_faults():
+            partial.replace(target)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
     return Fetched(target, size, filename, media_type)
+
+
+@contextmanager
+def _disk_faults() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise disk_fault(error) from error
 
 
 class _Fetch:
@@ -156,11 +169,10 @@ class _Fetch:
         self._require_room(total or 0)
         for piece in response.iter_stream():
             self._require_room(file.tell() + len(piece))
-            try:
-                file.write(piece)
-            except OSError as error:
-                full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-                raise (OutOfSpace if full else StorageUnavailable)(cause=str(error)) from error
+            with _disk_faults():
+                rest = memoryview(piece)
+                while rest:  # a disk that becomes full takes a part
+                    rest = rest[file.write(rest) :]
             self._on_progress(file.tell(), total)
         media_type = (header(response, "content-type") or "").partition(";")[0].strip().lower()
         return media_type or None, _filename(header(response, "content-disposition"), url)

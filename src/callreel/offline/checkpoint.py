@@ -17,7 +17,7 @@ from typing import IO, TypeAlias
 import msgspec
 
 from callreel.engines.base import Decoded
-from callreel.errors import StorageUnavailable
+from callreel.errors import StorageUnavailable, disk_fault
 from callreel.offline.chunk import Chunk
 
 log = logging.getLogger("callreel.offline")
@@ -92,7 +92,7 @@ class Checkpoint:
                 _lock(stack.enter_context((folder / LOCK).open("wb")), time.monotonic() + wait_s)
                 file = stack.enter_context((folder / FILE).open("a+b", buffering=0))
             except OSError as error:
-                raise StorageUnavailable(f"The checkpoint cannot be written: {error.strerror}") from error
+                raise disk_fault(error, f"The checkpoint cannot be written: {error.strerror}") from error
             yield cls(file)
 
     def begin(self, digest: str) -> Past:

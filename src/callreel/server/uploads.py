@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import hashlib
 import os
 import tempfile
@@ -19,7 +18,7 @@ from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from callreel.errors import InvalidInput, OutOfSpace, TooLarge
+from callreel.errors import InvalidInput, OutOfSpace, TooLarge, disk_fault
 from callreel.server.forms import HINT, Form, Upload, problem
 from callreel.server.services import Services
 
@@ -29,7 +28,6 @@ FIELDS_BYTES = 4 << 20  # of all text fields together: voices to compare with co
 HEADER_BYTES = 8192  # of a part
 TITLE_LENGTH = 200
 RESERVE_BYTES = 64 << 20  # of the disk stay free, for the database
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @asynccontextmanager
@@ -37,7 +35,7 @@ async def received(services: Services, request: Request) -> AsyncIterator[Form]:
     """The whole body: a multipart form, or fields alone as a URL-encoded form or a JSON object.
 
     Files that are not moved away while the context lasts are removed with it, and so is what came of a body without
-    an end. Raises InvalidInput, TooLarge, OutOfSpace, and starlette's ClientDisconnect.
+    an end. Raises InvalidInput, TooLarge, OutOfSpace or StorageUnavailable, and starlette's ClientDisconnect.
     """
     kind, options = parse_options_header(request.headers.get("content-type"))
     if kind == b"multipart/form-data":
@@ -50,9 +48,7 @@ async def received(services: Services, request: Request) -> AsyncIterator[Form]:
                 await body.feed(chunk)
             yield body.end()
         except OSError as error:
-            if error.errno in FULL:
-                raise OutOfSpace(cause=str(error)) from error
-            raise
+            raise disk_fault(error) from error
         finally:
             await body.discard()
     elif kind == b"application/x-www-form-urlencoded":

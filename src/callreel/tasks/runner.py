@@ -20,7 +20,7 @@ from sqlalchemy import Connection
 
 from callreel import clock, metrics
 from callreel.engines.base import EngineSpec
-from callreel.errors import CallreelError, Conflict, ModelMissing, StorageUnavailable
+from callreel.errors import CallreelError, Conflict, ModelMissing, StorageUnavailable, disk_fault
 from callreel.jobs import store as jobs
 from callreel.offline.outcome import Progress
 from callreel.storage.database import Database
@@ -162,6 +162,9 @@ class Runner:
             outcome = await self._outcome(attempt)
         except CallreelError as error:
             outcome = Failed(error.as_dict(), error.transient)
+        except OSError as error:
+            fault = disk_fault(error, f"The job could not be started: {error.strerror}")
+            outcome = Failed(fault.as_dict(), fault.transient)
         except Exception as error:  # the machine is out of space or processes, or a mistake of ours
             log.exception("job %s: attempt %d could not be run", job.id, job.attempts)
             outcome = Failed(CallreelError(f"{type(error).__name__}: {error}").as_dict(), transient=True)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from callreel.engines.remote import RemoteEngine
 from callreel.engines.usage import peak_rss_bytes
+from callreel.errors import disk_fault
 from callreel.offline.checkpoint import Checkpoint
 from callreel.offline.pipeline import Progress, transcribe
+from callreel.storage.files import adopt
 from callreel.tasks.messages import Progressed, Report, Source, Spoken, Transcribed, TranscribeOrder
 
 log = logging.getLogger("callreel.job")
@@ -21,7 +24,7 @@ def run(order: TranscribeOrder, report: Callable[[Report], None]) -> Transcribed
     began = time.monotonic()
     told = _Told(report)
     source, work = Path(order.source.path), Path(order.work)
-    _fetch(order.source, told.progress)
+    _fetch(order.source, work, told.progress)
     engine = RemoteEngine(Path(order.engine_socket))
     log.info("engine %s, model %s, profile %s", engine.name, engine.model, order.options.profile)
     with Checkpoint.opened(work) as checkpoint:
@@ -64,18 +67,24 @@ class _Told:
         self._report(Progressed(progress))
 
 
-def _fetch(source: Source, on_progress: Callable[[Progress], None]) -> None:
+def _fetch(source: Source, work: Path, on_progress: Callable[[Progress], None]) -> None:
+    """Into `work` first: whatever ends this process, nothing half fetched stands among the calls' files."""
     path = Path(source.path)
     if source.url is None or path.exists():
         return
     on_progress(Progress(0.0, "fetch"))
     from callreel import net  # what most jobs can do without takes a quarter of a second to import
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    net.fetch(
+    fetched = net.fetch(
         source.url,
-        path,
+        work / "fetched",
         max_bytes=source.max_bytes,
         timeout_s=source.timeout_s,
         allow_networks=source.allow_networks,
     )
+    with suppress(OSError):
+        path.parent.rmdir()  # of an attempt that was killed in the middle of the next lines
+    try:
+        adopt(fetched.path, path)
+    except OSError as error:
+        raise disk_fault(error) from error
