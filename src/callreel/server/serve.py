@@ -228,7 +228,8 @@ def _is_loopback(host: str) -> bool:
 
 async def _drain(collector: Collector) -> None:
     try:
-        await asyncio.wait_for(collector.close(), DRAIN_S)
+        async with asyncio.timeout(DRAIN_S):
+            await collector.close()
     except TimeoutError:
         log.error("the database is away; live words not stored yet are decoded again from the log at the next start")
 

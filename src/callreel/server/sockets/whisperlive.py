@@ -61,7 +61,8 @@ async def listen(services: Services, host: str, port: int) -> AsyncIterator[Serv
     finally:
         server.close()
         with suppress(TimeoutError):
-            await asyncio.wait_for(server.wait_closed(), FINISH_WITHIN_S)
+            async with asyncio.timeout(FINISH_WITHIN_S):
+                await server.wait_closed()
 
 
 class Adapter:
@@ -130,7 +131,8 @@ class Conversation:
 
     async def _options(self) -> wire.Options:
         try:
-            frame = await asyncio.wait_for(self._connection.recv(), OPTIONS_WITHIN_S)
+            async with asyncio.timeout(OPTIONS_WITHIN_S):
+                frame = await self._connection.recv()
         except TimeoutError:
             raise InvalidInput(f"No options came within {OPTIONS_WITHIN_S:.0f} s") from None
         try:
