@@ -1,4 +1,4 @@
-"""What can go wrong, by name. Each class's docstring is its default message, and says what to do next.
+"""What can go wrong, by name. Each class's docstring is its default message, `hint` what to do next.
 
 CallreelError
     InvalidInput            400
@@ -35,11 +35,11 @@ from typing import Any
 
 
 class CallreelError(Exception):
-    """Something went wrong inside Callreel; the server's log has the traceback under the request's id."""
+    """Something went wrong inside Callreel."""
 
     code = "internal"
     status = 500
-    hint = ""
+    hint = "The log tells more, under the request's id (X-Request-ID)"
     transient = False  # may the same work succeed when it is tried again?
 
     def __init__(self, message: str | None = None, *, hint: str | None = None, **detail: Any) -> None:
@@ -60,7 +60,7 @@ class CallreelError(Exception):
         detail = body.get("detail")
         error = kind(
             str(body.get("message") or "") or None,
-            hint=str(body.get("hint") or ""),
+            hint=str(body.get("hint") or "") or None,
             **(detail if isinstance(detail, dict) else {}),
         )
         error.code = code
@@ -68,23 +68,26 @@ class CallreelError(Exception):
 
 
 class InvalidInput(CallreelError):
-    """The request cannot be understood; see `detail` for the field and what it may hold."""
+    """The request cannot be understood."""
 
     code = "invalid_input"
     status = 400
+    hint = "See `detail` for what was wrong; /docs and --help say what there is"
 
 
 class UnreadableMedia(InvalidInput):
-    """No audio could be read from this file; check that it plays, and that it has an audio track."""
+    """No audio could be read from this file."""
 
     code = "unreadable_media"
     status = 422
+    hint = "Check that it plays, and that it has an audio track"
 
 
 class TooLong(UnreadableMedia):
-    """This file holds more sound than is taken; cut it into parts."""
+    """This file holds more sound than is taken."""
 
     code = "too_long"
+    hint = "Cut it into parts"
 
 
 class TooLarge(InvalidInput):
@@ -104,17 +107,19 @@ class ForbiddenAddress(InvalidInput):
 
 
 class SourceRefused(InvalidInput):
-    """The server behind this URL does not hand the file out; open the URL in a browser, and see what it says."""
+    """The server behind this URL does not hand the file out."""
 
     code = "source_refused"
     status = 422
+    hint = "Open the URL in a browser, and see what it says"
 
 
 class Unauthorized(CallreelError):
-    """A valid API key is needed; send it as `Authorization: Bearer KEY`."""
+    """A valid API key is needed."""
 
     code = "unauthorized"
     status = 401
+    hint = "Send it as `Authorization: Bearer KEY`; an admin makes keys with `callreel keys create NAME`"
 
 
 class Forbidden(CallreelError):
@@ -122,6 +127,7 @@ class Forbidden(CallreelError):
 
     code = "forbidden"
     status = 403
+    hint = "Ask an admin, or for a key of role admin"
 
 
 class NotFound(CallreelError):
@@ -129,72 +135,82 @@ class NotFound(CallreelError):
 
     code = "not_found"
     status = 404
+    hint = "Lists such as GET /v1/calls and GET /v1/jobs have the ids of what is yours"
 
 
 class Conflict(CallreelError):
-    """The state of this thing does not allow that now; read it again, then decide."""
+    """The state of this thing does not allow that now."""
 
     code = "conflict"
     status = 409
+    hint = "Read it again, then decide"
 
 
 class QueueFull(CallreelError):
-    """The queue is full; try again after the time in Retry-After."""
+    """The queue is full."""
 
     code = "queue_full"
     status = 429
+    hint = "Try again after the time in Retry-After"
     transient = True
 
 
 class EngineUnavailable(CallreelError):
-    """The speech engine does not answer; it is started again by itself, so try again in a moment."""
+    """The speech engine does not answer."""
 
     code = "engine_unavailable"
     status = 503
+    hint = "It is started again by itself: try again in a moment"
     transient = True
 
 
 class ModelMissing(EngineUnavailable):
-    """This model is not on this machine and could not be fetched; give a local folder, or go online once."""
+    """This model is not on this machine and could not be fetched."""
 
     code = "model_missing"
+    hint = "Give a local folder, or go online once: `callreel models pull NAME`"
     transient = False
 
 
 class EngineRefused(EngineUnavailable):
-    """The speech engine's server refuses us; check the key and the URL that are set for it."""
+    """The speech engine's server refuses us."""
 
     code = "engine_refused"
+    hint = "Check the key and the URL that are set for it"
     transient = False
 
 
 class EngineCrashed(EngineUnavailable):
-    """The speech engine died several times on the same audio; the audio is kept, the log says where."""
+    """The speech engine died several times on the same audio."""
 
     code = "engine_crashed"
+    hint = "The audio is kept; the log says where it is"
     transient = False
 
 
 class StorageUnavailable(CallreelError):
-    """The database or the data folder cannot be written; free space or mend it, nothing accepted is lost meanwhile."""
+    """The database or the data folder cannot be written."""
 
     code = "storage_unavailable"
     status = 503
+    hint = "Try again; if it stays so, see that the data folder can be written and its disk has room"
     transient = True
 
 
 class DataFolderInUse(StorageUnavailable):
-    """Another Callreel server holds this data folder; stop it, or give this one its own with --data-dir."""
+    """Another Callreel server holds this data folder."""
 
     code = "data_folder_in_use"
+    hint = "Stop it, or give this one its own with --data-dir"
     transient = False
 
 
 class OutOfSpace(StorageUnavailable):
-    """The disk of the data folder is full; free some space, then send it again."""
+    """The disk of the data folder is full."""
 
     code = "out_of_space"
     status = 507
+    hint = "Free some space, then send it again"
 
 
 def disk_fault(error: OSError, message: str | None = None, *, hint: str | None = None) -> StorageUnavailable:
@@ -204,34 +220,38 @@ def disk_fault(error: OSError, message: str | None = None, *, hint: str | None =
 
 
 class SourceUnavailable(CallreelError):
-    """The server behind this URL cannot be reached, or broke off; try again later."""
+    """The server behind this URL cannot be reached, or broke off."""
 
     code = "source_unavailable"
     status = 502
+    hint = "Try again later"
     transient = True
 
 
 class ServerUnreachable(CallreelError):
-    """No Callreel server answers there; start one with `callreel serve`, or say where it is with --url."""
+    """No Callreel server answers there."""
 
     code = "server_unreachable"
     status = 503
+    hint = "Start one with `callreel serve`, or say where it is with --url"
     transient = True
 
 
 class ServerStops(CallreelError):
-    """The server is being stopped; send the request again in a moment."""
+    """The server is being stopped."""
 
     code = "server_stops"
     status = 503
+    hint = "Send the request again in a moment"
     transient = True
 
 
 class ExtraMissing(CallreelError):
-    """This needs a package that is not installed here; the hint names the command that installs it."""
+    """This needs a package that is not installed here."""
 
     code = "extra_missing"
     status = 501
+    hint = "Install it beside Callreel with pip"
 
 
 class Cancelled(CallreelError):
@@ -239,6 +259,7 @@ class Cancelled(CallreelError):
 
     code = "cancelled"
     status = 409
+    hint = "Send it again if it is still wanted"
 
 
 def _kinds(root: type[CallreelError]) -> Iterator[type[CallreelError]]:

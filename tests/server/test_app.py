@@ -12,6 +12,7 @@ def error_of(answer: httpx.Response) -> dict[str, object]:
     body = answer.json()
     assert set(body) == {"error"} and set(body["error"]) == {"code", "message", "hint", "detail"}
     error: dict[str, object] = body["error"]
+    assert error["hint"], error
     return error
 
 
@@ -35,6 +36,11 @@ def test_every_refusal_has_the_one_shape(api: httpx.Client, method: str, path: s
     answer = api.request(method, path)
     assert answer.status_code == status
     assert error_of(answer)["code"] == code
+
+
+def test_who_may_not_is_told_what_to_do(api: httpx.Client, ann: httpx.Client) -> None:
+    assert "Bearer" in str(error_of(api.get("/v1/jobs", headers={"Authorization": "Bearer cr_wrong"}))["hint"])
+    assert "admin" in str(error_of(ann.get("/v1/keys"))["hint"])
 
 
 def test_a_method_that_is_not_there_names_those_that_are(api: httpx.Client) -> None:

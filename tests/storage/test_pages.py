@@ -49,3 +49,9 @@ def test_a_limit_out_of_range_is_refused(conn: Connection, limit: int) -> None:
 def test_a_foreign_cursor_is_refused(conn: Connection, cursor: str) -> None:
     with pytest.raises(InvalidInput, match="cursor"):
         newest_first(conn, client, cursor=cursor, limit=1)
+
+
+def test_a_refused_cursor_is_told_how_to_go_on(conn: Connection) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        newest_first(conn, client, cursor="x", limit=1)
+    assert "next" in refused.value.hint

@@ -41,7 +41,7 @@ class Shell(click.Group):
         except (click.Abort, KeyboardInterrupt):
             sys.exit(INTERRUPTED)
         except CallreelError as error:
-            _end(FAILED, str(error), error.hint or KEY_HINT * isinstance(error, Unauthorized))
+            _end(FAILED, str(error), KEY_HINT if isinstance(error, Unauthorized) else error.hint)
         except OSError as error:
             _end(FAILED, f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
         except Exception as error:

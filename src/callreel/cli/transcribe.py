@@ -98,7 +98,9 @@ def transcribe(
             failed += 1
             click.echo(f"callreel: {file}: {error}\n  {error.hint}".rstrip(), err=True)
     if failed:
-        raise CallreelError(f"{failed} of {len(files)} files could not be transcribed")
+        raise CallreelError(
+            f"{failed} of {len(files)} files could not be transcribed", hint="What each lacks is said above"
+        )
 
 
 def _written(

@@ -123,7 +123,8 @@ class OpenAIEngine:
             answer = self._client.post(path, data=fields | FORMATS[level], files=files)
         except httpx.HTTPError as error:
             raise EngineUnavailable(
-                f"{self._client.base_url} does not answer: {error or type(error).__name__}"
+                f"{self._client.base_url} does not answer: {error or type(error).__name__}",
+                hint="Check openai.url, and that the server behind it runs",
             ) from error
         if answer.status_code in (400, 415, 422) and level + 1 < len(FORMATS):
             said = self._ask(path, fields, wav, level + 1)

@@ -17,6 +17,7 @@ Address: TypeAlias = IPv4Address | IPv6Address
 Resolver: TypeAlias = Callable[[str, int], Sequence[str]]  # the addresses of a host's port; raises OSError
 
 SCHEMES = {"http": 80, "https": 443}
+URL_HINT = "Give one that begins with https:// or http:// and the name of a host; local files are uploaded"
 # What `is_global` says yes to although it leads inside: addresses that a cloud's machines reach their host at, IPv6
 # with IPv4 or a local network behind it, and ranges that came up since.
 INSIDE = tuple(
@@ -48,15 +49,15 @@ def check_url(url: str, allow_networks: Sequence[str] = ()) -> httpx.URL:
     try:
         parsed = httpx.URL(url)
     except (httpx.InvalidURL, ValueError, TypeError) as error:
-        raise InvalidInput(f"This is no URL: {error}", field="url") from None
+        raise InvalidInput(f"This is no URL: {error}", hint=URL_HINT, field="url") from None
     if parsed.scheme not in SCHEMES or not parsed.host or not 0 < (parsed.port or 1) < 65536:
-        raise InvalidInput("Only http:// and https:// URLs with a host can be fetched.", field="url")
+        raise InvalidInput("Only http:// and https:// URLs with a host can be fetched.", hint=URL_HINT, field="url")
     host = host_of(parsed)
     literal = _literal(host)
     if literal is not None:
         _require_allowed(host, literal, allow_networks)
     elif not re.fullmatch(r"[a-z0-9_.-]+", host):
-        raise InvalidInput(f"{host} is no name of a host.", field="url")
+        raise InvalidInput(f"{host} is no name of a host.", hint=URL_HINT, field="url")
     elif host == "localhost" or host.endswith(".localhost"):
         _require_allowed(host, IPv4Address("127.0.0.1"), allow_networks)
     return parsed

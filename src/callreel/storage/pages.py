@@ -46,7 +46,9 @@ def newest_first(
 def require_limit(limit: int) -> None:
     """Raise InvalidInput for a page size out of 1..1000."""
     if not 1 <= limit <= MAX_LIMIT:
-        raise InvalidInput(f"limit must lie in 1..{MAX_LIMIT}, not {limit}.", field="limit")
+        raise InvalidInput(
+            f"limit must lie in 1..{MAX_LIMIT}, not {limit}.", hint="More come page by page: pass `next`", field="limit"
+        )
 
 
 def cursor_at(place: Sequence[Any]) -> str:
@@ -61,5 +63,7 @@ def place_of(cursor: str, form: type[T]) -> T:
         return msgspec.json.decode(base64.urlsafe_b64decode(padded), type=form)
     except (ValueError, msgspec.MsgspecError):
         raise InvalidInput(
-            "This cursor is not one of ours; pass `next` of a page as it came.", field="cursor"
+            "This cursor is not one of ours.",
+            hint="Pass `next` of a page of the same list as it came, or no cursor to begin with the newest",
+            field="cursor",
         ) from None
