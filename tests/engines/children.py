@@ -56,7 +56,7 @@ class EngineChildren:
         self._listener.bind(str(self.path))
         self._listener.listen(64)
         self.process = self._start()
-        self._keeper = threading.Thread(target=self._keep, name="keeper")
+        self._keeper = threading.Thread(target=self._keep, name="keeper", daemon=True)
         self._keeper.start()
 
     def __enter__(self) -> EngineChildren:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,12 @@ def window(prompt: str = "", n_samples: int = 160) -> Window:
 
 
 def processes() -> list[psutil.Process]:
-    return [p for p in psutil.Process().children(recursive=True) if "callreel.engines.workers" in p.cmdline()]
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            if "callreel.engines.workers" in process.cmdline():
+                found.append(process)
+    return found
 
 
 @pytest.fixture(autouse=True)
@@ -61,15 +67,18 @@ def test_none_is_started_before_it_is_needed_and_it_is_kept(workers: Workers) ->
 def test_they_run_side_by_side_though_each_keeps_its_interpreter(workers: Workers, tmp_path: Path) -> None:
     with ThreadPoolExecutor(3) as pool:
         calls = [pool.submit(workers.decode, [window(f"hold {tmp_path / name}")], ENGLISH) for name in "abc"]
-        wait_until(lambda: len(list(tmp_path.glob("*.begun"))) == 2, "two have begun")
-        assert len(processes()) == 2  # the third waits for its turn
 
         def all_given_up() -> bool:
             for process in processes():
-                process.kill()
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
             return all(call.done() for call in calls)
 
-        wait_until(all_given_up, "each has lost its processes")
+        try:
+            wait_until(lambda: len(list(tmp_path.glob("*.begun"))) == 2, "two have begun")
+            assert len(processes()) == 2  # the third waits for its turn
+        finally:  # else the pool would wait for ever
+            wait_until(all_given_up, "each has lost its processes")
         assert all(isinstance(call.exception(), EngineCrashed) for call in calls)
 
 
