@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
+from callreel.engines import hub as hubs
 from callreel.engines import shelf
 from callreel.engines.base import DecodeOptions, EngineSpec, Window
 from callreel.engines.catalogue import load
@@ -22,6 +24,7 @@ from callreel.errors import EngineUnavailable, InvalidInput, ModelMissing
 from tests.engines.children import DEADLINE_S, ROOT, environment, wait_until
 from tests.engines.fake_hub import Hub
 
+GIVEN_UP_S = 10.0  # some 2 where nothing else runs; the hub's client would wait for minutes
 PART = 2_000_000  # of the weights' 7 MB
 
 
@@ -32,6 +35,7 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             monkeypatch.delenv(name)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
+    hubs.forget()  # another test's hub may have had the same port
 
 
 @pytest.fixture
@@ -195,6 +199,9 @@ def test_what_the_hub_has_not(hub: Hub, tmp_path: Path) -> None:
         pull("nobody/nothing", tmp_path, hub=hub.url)
     with pytest.raises(InvalidInput, match="nearest"):
         pull("bass", tmp_path, hub=hub.url)
+    hub.status = 404  # of a mirror that does not say in the hub's own header what is not there
+    with pytest.raises(ModelMissing, match=r"has no model 'Systran/faster-whisper-base' that we may have$"):
+        pull("base", tmp_path, hub=hub.url)
     with pytest.raises(ModelMissing, match="no folder"):
         pull("/no/such/folder", tmp_path, hub=hub.url)
 
@@ -209,7 +216,7 @@ def test_a_repository_of_another_kind(hub: Hub, tmp_path: Path) -> None:
 
 def test_a_hub_that_is_down_or_not_there(hub: Hub, tmp_path: Path) -> None:
     hub.status = 500
-    with pytest.raises(EngineUnavailable, match="refuses"):
+    with pytest.raises(EngineUnavailable, match=r"refuses .* with HTTP 500$"):
         pull("base", tmp_path, hub=hub.url)
     with socket.create_server(("127.0.0.1", 0)) as closed:
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
@@ -217,6 +224,24 @@ def test_a_hub_that_is_down_or_not_there(hub: Hub, tmp_path: Path) -> None:
         pull("base", tmp_path, hub=url)
     assert "models.hub_url" in caught.value.hint
     assert caught.value.transient
+
+
+def test_a_hub_that_takes_the_call_and_never_answers_is_given_up_in_seconds(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        spec = EngineSpec("whisper", "base", str(tmp_path), download=True, hub_url=url)
+        for ask in (
+            lambda: load(spec),
+            lambda: pull("base", tmp_path, hub=url),
+            lambda: asyncio.run(pull_async("base", tmp_path, hub=url)),
+        ):
+            hubs.forget()
+            began = time.monotonic()
+            with pytest.raises(EngineUnavailable, match="cannot be reached") as caught:
+                ask()
+            assert time.monotonic() - began < GIVEN_UP_S
+            assert "models import" in caught.value.hint
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_proxy_is_asked_instead(hub: Hub, toy_model: Path, tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from typing import Any
 import msgspec
 
 from callreel.engines import frames, shelf
-from callreel.engines.fetch import Line, Order, Progress
-from callreel.engines.hub import hub_url
+from callreel.engines.fetch import HOW_ELSE, Line, Order, Progress
+from callreel.engines.hub import hub_url, reachable
 from callreel.errors import EngineUnavailable, ModelMissing
 
 
@@ -32,8 +32,8 @@ def pull(
     """Fetch a model by name or hub repository id; its folder. One that is here is not fetched again.
 
     Raises InvalidInput for an unknown name, ModelMissing where the hub has it not or does not let us in,
-    EngineUnavailable where the network fails (what was fetched is kept for the next time), OutOfSpace when the
-    disk is full.
+    EngineUnavailable where the network fails (what was fetched is kept for the next time), within seconds where the
+    hub does not answer at all, OutOfSpace when the disk is full.
     """
     here = shelf.find(model, models_folder)
     if here is not None:
@@ -69,7 +69,7 @@ async def pull_async(
     here = await asyncio.to_thread(shelf.find, model, models_folder)
     if here is not None:
         return here.folder
-    command, environment, target = _child(model, models_folder, hub, proxy)
+    command, environment, target = await asyncio.to_thread(_child, model, models_folder, hub, proxy)
     process = await asyncio.create_subprocess_exec(
         *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=environment
     )
@@ -97,6 +97,8 @@ def _child(
     repository = shelf.repository_of(model)
     if repository is None:
         raise ModelMissing(f"There is no folder {model}", hint="Give a folder that is there, or a model's name")
+    if not reachable(hub, proxy):  # the hub's client would wait for minutes
+        raise EngineUnavailable(f"{hub_url(hub)} cannot be reached", hint=HOW_ELSE)
     target = shelf.home(model, models_folder)
     order = Order(repository, str(target), hub_url(hub))
     command = [sys.executable, "-m", "callreel.engines.fetch", msgspec.json.encode(order).decode()]

@@ -112,13 +112,15 @@ class _Fetch:
         repository, hub = self._order.repository, self._order.hub_url
         try:
             info = HfApi(endpoint=hub).model_info(repository, files_metadata=True, timeout=TIMEOUTS.connect)
-        except (GatedRepoError, RepositoryNotFoundError, HFValidationError) as error:
-            raise ModelMissing(
-                f"{hub} has no model {repository!r} that we may have",
-                hint="Check its name; for one that is not open to all set HF_TOKEN",
-            ) from error
-        except HfHubHTTPError as error:
-            raise EngineUnavailable(f"{hub} refuses {repository!r}: {error}", hint=HOW_ELSE) from error
+        except (HfHubHTTPError, HFValidationError) as error:
+            status = error.response.status_code if isinstance(error, HfHubHTTPError) else httpx.codes.NOT_FOUND
+            known = isinstance(error, GatedRepoError | RepositoryNotFoundError)
+            if known or status == httpx.codes.NOT_FOUND:  # a mirror may say no more than this number
+                raise ModelMissing(
+                    f"{hub} has no model {repository!r} that we may have",
+                    hint="Check its name; for one that is not open to all set HF_TOKEN",
+                ) from error
+            raise EngineUnavailable(f"{hub} refuses {repository!r} with HTTP {status}", hint=HOW_ELSE) from error
         except Exception as error:  # its HTTP library is another one in each of its major versions
             raise EngineUnavailable(f"{hub} cannot be reached: {error}", hint=HOW_ELSE) from error
         wanted = (*shelf.NEEDED_FILES, *shelf.VOCABULARIES, *shelf.OTHER_FILES)
@@ -180,8 +182,8 @@ class _Fetch:
             except httpx.HTTPError as error:
                 failures = 0 if partial.exists() and partial.stat().st_size > before else failures + 1
                 if failures >= ATTEMPTS or not _may_pass(error):
-                    raise EngineUnavailable(f"The download of {url} failed: {error}", hint=HOW_ELSE) from error
-                logging.warning("%s: %s; trying again", url, error)
+                    raise EngineUnavailable(f"The download of {url} failed: {_why(error)}", hint=HOW_ELSE) from error
+                logging.warning("%s: %s; trying again", url, _why(error))
                 time.sleep(PAUSE_S)
         if (file.size and partial.stat().st_size != file.size) or (file.sha256 and _sha256(partial) != file.sha256):
             partial.unlink()
@@ -217,6 +219,12 @@ def _may_pass(error: httpx.HTTPError) -> bool:
     if isinstance(error, httpx.HTTPStatusError):
         return error.response.status_code in (408, 429) or error.response.status_code >= 500
     return True
+
+
+def _why(error: httpx.HTTPError) -> str:
+    if isinstance(error, httpx.HTTPStatusError):  # its own words point to a page about status codes
+        return f"HTTP {error.response.status_code}"
+    return str(error) or type(error).__name__
 
 
 def _sha256(path: Path) -> str:
