@@ -74,7 +74,8 @@ class Client:
         """A job that transcribes a file (by path, or open for reading), or what lies behind an http(s) URL.
 
         `options` are the fields of POST /v1/jobs, such as language, profile, channels, speakers, priority; lists and
-        dicts are sent as JSON. With an `idempotency_key` a second call answers the first one's job.
+        dicts are sent as JSON. With an `idempotency_key` the same call made again answers the first one's job;
+        another file or other options under it are a Conflict.
         """
         headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
         form = {name: _field(value) for name, value in options.items() if value is not None}

@@ -72,7 +72,7 @@ class InvalidInput(CallreelError):
 
     code = "invalid_input"
     status = 400
-    hint = "See `detail` for what was wrong; /docs and --help say what there is"
+    hint = "/docs describes the API, --help each command"
 
 
 class UnreadableMedia(InvalidInput):

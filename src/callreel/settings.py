@@ -330,7 +330,7 @@ def _of_file(file: Path, known: list[str], *, required: bool) -> dict[str, tuple
             raise InvalidInput(f"There is no {file}", hint="CALLREEL_CONFIG names the file of settings") from None
         return {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise InvalidInput(f"{file} cannot be read: {error}") from error
+        raise InvalidInput(f"{file} cannot be read: {error}", hint=HINT) from error
     sections = {path.partition(".")[0] for path in known if "." in path}
     found: dict[str, tuple[Any, str]] = {}
     for name, value in tables.items():

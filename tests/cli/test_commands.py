@@ -95,5 +95,5 @@ def test_what_cannot_be_done_is_said_in_a_line_and_a_hint(toy_model: Path, toy_a
     what, hint = refused(callreel("transcribe", noise, *toy))[-2:]
     assert "noise.mp3 is not a media file" in what and "Check that the file plays" in hint
     (tmp_path / "callreel.toml").write_text("port = ")
-    (what,) = refused(callreel("transcribe", file, cwd=tmp_path))
+    what, _ = refused(callreel("transcribe", file, cwd=tmp_path))
     assert what.startswith("callreel: callreel.toml cannot be read")

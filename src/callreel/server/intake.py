@@ -45,7 +45,8 @@ async def require_room(house: Services, client_id: str, idempotency_key: str | N
 async def submit(house: Services, order: Order) -> tuple[jobs.Job, bool]:
     """The queued job, and whether it is new: of those with one idempotency key only the first is.
 
-    Its file is moved into its place. Raises InvalidInput for an engine or model that there is not, and QueueFull.
+    Its file is moved into its place. Raises InvalidInput for an engine or model that there is not, QueueFull, and
+    Conflict for a key that was used for another request.
     """
     params, limits = order.params, house.settings.jobs
     await house.speech.check(params.engine, params.model)

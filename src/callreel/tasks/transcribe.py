@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from callreel.calls import store as calls
 from callreel.calls.deletion import delete_call
 from callreel.engines.base import EngineSpec
-from callreel.errors import NotFound
+from callreel.errors import Conflict, NotFound
 from callreel.jobs import store as jobs
 from callreel.offline.options import TranscribeOptions
 from callreel.tasks.messages import Transcribed
@@ -55,7 +55,8 @@ def submit(
 ) -> tuple[jobs.Job, bool]:
     """A call made from the file that `call_id` keeps already, and the job that writes it down.
 
-    `queue` is passed on to `jobs.enqueue`; as there, the answer says whether the job is new. Raises QueueFull.
+    `queue` is passed on to `jobs.enqueue`; as there, the answer says whether the job is new. Raises QueueFull, and
+    Conflict where the job of the idempotency key is of another file or other options: answering it would be a lie.
     """
     job, new = jobs.enqueue(
         conn,
@@ -66,6 +67,12 @@ def submit(
         call_id=call_id,
         **queue,
     )
+    if not new and Params.of(job) != params:
+        raise Conflict(
+            "This Idempotency-Key was used for another request.",
+            hint="Give each file, and each way to transcribe it, a key of its own; `job_id` is the earlier job",
+            job_id=job.id,
+        )
     if new:
         calls.create_call(
             conn,

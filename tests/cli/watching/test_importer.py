@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,7 @@ class Jobs:
         self.refusal: Answer | None = None
         self.running = False
         self.forgotten = False
+        self.strict = False  # about keys, as if every request had other options
 
     def __call__(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
         if self.refusal is not None:
@@ -40,6 +42,9 @@ class Jobs:
             self.uploads += 1
             self.forms.append(body)
             key = headers["Idempotency-Key"]
+            if key in self.keys and self.strict:
+                detail = {"job_id": str(self.keys.index(key))}
+                return as_json({"error": {"code": "conflict", "message": "used", "detail": detail}}, 409)
             if key not in self.keys:
                 self.keys.append(key)
             return as_json({"id": f"{self.keys.index(key)}{'-bad' if BAD in body else ''}", "state": "queued"}, 202)
@@ -169,7 +174,7 @@ def test_a_file_that_the_server_refuses_is_bad(server: Jobs, watch: Watch) -> No
         {"error": {"code": "too_large", "message": "Too large.", "detail": {"limit_bytes": 3}}}, 413
     )
     watch.drop("a.wav")
-    assert watch.rounds(3).failed == 1 and watch.said == ["a.wav: not imported: Too large."]
+    assert watch.rounds(3).failed == 1 and "not imported: Too large." in watch.said[0]
 
 
 def test_what_is_wrong_with_every_file_ends_it(server: Jobs, watch: Watch) -> None:
@@ -236,3 +241,12 @@ def test_a_file_that_vanishes_is_no_trouble(server: Jobs, watch: Watch) -> None:
     path.unlink()
     server.running = False
     assert watch.rounds(2, after="move").failed == 0 and watch.left == 0
+
+
+def test_what_a_watch_with_other_options_sent_is_followed(server: Jobs, watch: Watch) -> None:
+    watch.drop("a.wav")
+    watch.rounds()
+    shutil.rmtree(watch.root.parent / "journal")  # it was cut off before it wrote that down
+    server.strict = True
+    watch.rounds(language="sw")
+    assert len(server.keys) == 1 and watch.said[-1] == "a.wav: done, call call 0"

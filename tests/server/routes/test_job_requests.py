@@ -144,10 +144,25 @@ def test_one_key_makes_one_job(server: ServerProcess, api: httpx.Client, toy_aud
     (job_id,) = {answer.json()["id"] for answer in answers}
     assert len(kept(server) - before) == 1
     server.finished_job(job_id)
-    again = post(api, toy_audio / "en_digits.flac", "one")
+    again = post(api, toy_audio / "en_short.wav", "one", priority="low")
     assert (again.status_code, again.json()["state"]) == (200, "succeeded") and len(kept(server) - before) == 1
     assert post(api, toy_audio / "en_short.wav", "two").json()["id"] != job_id
     assert post(api, toy_audio / "en_short.wav", "k" * 201).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("file", "form"),
+    [("en_digits.flac", {}), ("silence_5s.flac", {"language": "sw"}), ("silence_5s.flac", {"engine": "whisper"})],
+)
+def test_a_key_is_refused_for_another_request(
+    server: ServerProcess, api: httpx.Client, toy_audio: Path, file: str, form: dict[str, str]
+) -> None:
+    made = post(api, toy_audio / "silence_5s.flac", "used").json()
+    before = kept(server)
+    refused = post(api, toy_audio / file, "used", **form)
+    error = refused.json()["error"]
+    assert (refused.status_code, error["code"], error["detail"]) == (409, "conflict", {"job_id": made["id"]})
+    assert kept(server) == before and post(api, toy_audio / "silence_5s.flac", "used").json()["id"] == made["id"]
 
 
 def test_a_key_is_its_clients_own(ann: httpx.Client, root: httpx.Client, toy_audio: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from callreel.cli.watching.folder import DONE, FAILED, Folder, Found, put_away
 from callreel.cli.watching.journal import Entry, Journal
 from callreel.client import Client
-from callreel.errors import CallreelError, InvalidInput, NotFound, QueueFull
+from callreel.errors import CallreelError, Conflict, InvalidInput, NotFound, QueueFull
 
 After = Literal["keep", "move", "delete"]
 ASKED_A_ROUND = 100  # jobs that are looked at, of those that wait longest
@@ -80,6 +80,8 @@ class Importer:
         except QueueFull as full:
             self._queue_full_until = time.monotonic() + float(full.detail.get("retry_after_s", QUEUE_WAIT_S))
             return False
+        except Conflict as made:  # by a watch that was cut off and had other options: each content is sent once
+            job = {"id": made.detail["job_id"]}
         except InvalidInput as error:
             if _is_of_options(error):
                 raise

@@ -33,7 +33,10 @@ from callreel.transcripts.nouns import segment_noun
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
-Key = Annotated[str | None, Header(min_length=1, max_length=200, description="The same key makes the same job, once")]
+Key = Annotated[
+    str | None,
+    Header(min_length=1, max_length=200, description="The same request under the same key makes its job once"),
+]
 
 
 def _object(value: Any) -> Any:
