@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from callreel.measure.harness import ServerProcess, wait_for
-from tests.server.helpers import UPLOAD_LIMIT, is_gone, long_file, running_child, upload
+from tests.server.helpers import DEADLINE_S, UPLOAD_LIMIT, is_gone, long_file, running_child, upload
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_an_upload_becomes_a_transcript(
     assert "".join(word["word"] for word in words).split() == spoken.split()
     text = api.get(call["links"]["transcript"], params={"format": "txt"})
     assert text.text == f"{spoken}\n" and text.headers["content-type"].startswith("text/plain")
-    assert scratch(server) == []
+    wait_for(lambda: scratch(server) == [], DEADLINE_S, "the work is cleared away")
     assert "transcription_rtfx_count 0.0" not in server.get("/metrics")
 
 
@@ -81,7 +81,8 @@ def test_an_unreadable_file_fails_with_what_to_do(server: ServerProcess, api: ht
     assert api.get(f"/v1/calls/{job['call_id']}").json()["state"] == "failed"
     refused = api.get(f"/v1/calls/{job['call_id']}/transcript")
     assert refused.status_code == 404 and "failed" in refused.json()["error"]["hint"]
-    assert scratch(server) == []
+    of_call = server.data / "objects" / "calls" / job["call_id"]
+    wait_for(lambda: not of_call.exists() and scratch(server) == [], DEADLINE_S, "nothing is left of it")
 
 
 def test_a_running_job_is_stopped_within_two_seconds(

@@ -179,8 +179,13 @@ def test_an_engine_that_could_not_load_is_tried_anew(tmp_path: Path) -> None:
             async with p.lease("batch", scripted("missing")) as lease:
                 with pytest.raises(ModelMissing):
                     await loaded(lease)
-                lease.broken = True
-            assert not p.memory()
+                async with p.lease("batch", scripted("missing")) as other:
+                    assert other.path == lease.path
+                    other.broken = True
+                async with p.lease("batch", scripted("missing")) as fresh:  # though the first still has the broken one
+                    assert fresh.path != lease.path and lease.path.exists()
+                    fresh.broken = True
+            assert not p.memory() and not names(tmp_path)
             async with p.lease("batch", scripted("missing")) as again:
                 assert again.path != lease.path
 

@@ -173,8 +173,11 @@ def test_files_without_a_row_go_once_nobody_can_be_about_to_write_it(tmp_path: P
         aged(upload, 0.0)
         log = p.folder.live / clock.new_id() / "1" / "0.s16"
         aged(log, 0.0)
+        of_no_job, of_a_job = p.folder.log_of(clock.new_id()), p.folder.log_of((await p.call(age_s=2 * ORPHAN_S))[1])
+        aged(of_no_job, 2 * ORPHAN_S)
         await p.clean()
         assert not orphan.parent.exists() and upload.exists() and log.exists()
+        assert not of_no_job.exists() and of_a_job.exists()
         assert p.folder.source_of(kept).exists()
 
     run(tmp_path, what)

@@ -42,6 +42,6 @@ def old_calls(conn: Connection, before: str, limit: int = 100) -> list[str]:
     return list(conn.execute(over.order_by(call.c.created_at, call.c.id).limit(limit)).scalars())
 
 
-def existing(conn: Connection, call_ids: Collection[str]) -> set[str]:
+def existing(conn: Connection, ids: Collection[str]) -> set[str]:
     """Those of these calls that there are."""
-    return set(conn.execute(select(call.c.id).where(call.c.id.in_(call_ids))).scalars())
+    return set(conn.execute(select(call.c.id).where(call.c.id.in_(ids))).scalars())

@@ -291,6 +291,11 @@ def unfinished(conn: Connection, call_id: str | None = None) -> list[str]:
     return list(conn.execute(query if call_id is None else query.where(job.c.call_id == call_id)).scalars())
 
 
+def existing(conn: Connection, ids: Collection[str]) -> set[str]:
+    """Those of these jobs that there are."""
+    return set(conn.execute(select(job.c.id).where(job.c.id.in_(ids))).scalars())
+
+
 def calls_at_work(conn: Connection) -> set[str]:
     """The ids of calls that a queued or running job belongs to."""
     query = select(job.c.call_id).where(job.c.state.in_(("queued", "running")), job.c.call_id.is_not(None))

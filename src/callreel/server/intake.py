@@ -52,7 +52,6 @@ async def submit(house: Services, order: Order) -> tuple[jobs.Job, bool]:
     await house.speech.check(params.engine, params.model)
     call_id = clock.new_id()
     source = house.folder.source_of(call_id)
-    new = False
     try:
         if order.upload is not None:
             await asyncio.to_thread(adopt, order.upload.path, source)
@@ -73,9 +72,11 @@ async def submit(house: Services, order: Order) -> tuple[jobs.Job, bool]:
                 ageing_s=limits.ageing_s,
             )
         )
-    finally:
-        if not new:
-            remove_call(house.folder, call_id)
+    except Exception:  # not a cancellation: the row may be written all the same, and the cleaner finds what has none
+        await asyncio.to_thread(remove_call, house.folder, call_id)
+        raise
     if new:
         house.runner.wake()
+    else:
+        await asyncio.to_thread(remove_call, house.folder, call_id)
     return job, new

@@ -55,7 +55,6 @@ class _Loaded:
     process: EngineProcess
     users: int = 0
     used_at: float = field(default_factory=clock.monotonic)
-    broken: bool = False
 
     @property
     def memory(self) -> int:
@@ -71,6 +70,7 @@ class EnginePool:
     def __init__(self, folder: Path, limits: PoolLimits) -> None:
         self._folder, self._limits = folder, limits
         self._loaded: dict[tuple[Role, EngineSpec], _Loaded] = {}
+        self._broken: set[_Loaded] = set()  # in use still, by those who will find out
         self._room = asyncio.Condition()  # notified when a process is let go
         self._started = 0
         self._watch: asyncio.Task[None] | None = None
@@ -83,6 +83,7 @@ class EnginePool:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
         await asyncio.gather(*(self._end(key) for key in list(self._loaded)))
+        await asyncio.gather(*(loaded.process.stop() for loaded in self._broken))
 
     @asynccontextmanager
     async def lease(self, role: Role, spec: EngineSpec) -> AsyncIterator[Lease]:
@@ -102,14 +103,16 @@ class EnginePool:
         finally:
             loaded.users -= 1
             loaded.used_at = clock.monotonic()
-            loaded.broken = loaded.broken or lease.broken
             async with self._room:
-                if (
-                    self._loaded.get(key) is loaded
-                    and not loaded.users
-                    and (loaded.broken or self._limits.unload == "after_use")
-                ):
-                    await self._end(key)
+                if lease.broken and self._loaded.get(key) is loaded:
+                    del self._loaded[key]  # whoever comes next gets a new one; its last user ends this one
+                    self._broken.add(loaded)
+                if not loaded.users:
+                    if loaded in self._broken:
+                        await loaded.process.stop()
+                        self._broken.discard(loaded)
+                    elif self._loaded.get(key) is loaded and self._limits.unload == "after_use":
+                        await self._end(key)
                 self._room.notify_all()
 
     def memory(self) -> dict[tuple[Role, str], int]:

@@ -16,9 +16,14 @@ def remove_call(folder: DataFolder, call_id: str) -> None:
         shutil.rmtree(place / call_id, ignore_errors=True)
 
 
+def remove_work(folder: DataFolder, job_id: str) -> None:
+    """Remove what a job needed to go on."""
+    shutil.rmtree(folder.work_of(job_id), ignore_errors=True)
+
+
 def remove_job(folder: DataFolder, job_id: str) -> None:
     """Remove what a job needed to go on, and its log."""
-    shutil.rmtree(folder.work_of(job_id), ignore_errors=True)
+    remove_work(folder, job_id)
     folder.log_of(job_id).unlink(missing_ok=True)
 
 
@@ -34,6 +39,24 @@ def calls_with_files(folder: DataFolder, before: float) -> set[str]:
                 times = [of_call.stat().st_mtime, *(file.stat().st_mtime for file in _listed(of_call))]
                 newest[of_call.name] = max(newest.get(of_call.name, 0.0), *times)
     return {call_id for call_id, at in newest.items() if at < before}
+
+
+def remove_source(folder: DataFolder, call_id: str) -> None:
+    """Remove the file that a call was made from, if there is one."""
+    source = folder.source_of(call_id)
+    with suppress(OSError):
+        source.unlink()
+        source.parent.rmdir()  # if that was all it held
+
+
+def jobs_with_logs(folder: DataFolder, before: float) -> set[str]:
+    """The ids of jobs whose logs are older than `before`, seconds since the epoch."""
+    found = set()
+    for path in _listed(folder.job_logs):
+        with suppress(OSError):
+            if path.stat().st_mtime < before:
+                found.add(path.stem)
+    return found
 
 
 def remove_sources(folder: DataFolder, before: float, needed: Collection[str]) -> list[str]:

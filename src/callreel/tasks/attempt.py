@@ -35,6 +35,7 @@ class Attempt:
     job: Job
     child: Process | None = None
     over: bool = False
+    cancelled: bool = False
     warnings: tuple[str, ...] = ()
     cache_key: str | None = None
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import partial
 
 from sqlalchemy import Connection, exists, select
 
@@ -30,19 +31,22 @@ from callreel.tasks.runner import Runner
 log = logging.getLogger("callreel.cleaner")
 
 DAY_S = 86_400.0
+IDS_A_QUERY = 1000  # a statement takes 32,766 values at most
 ORPHAN_S = 3600.0  # files that no row tells of by then are left over; so are calls whose one reader has gone
 
 
 async def delete_call(runner: Runner, call_id: str, client_id: str) -> None:
     """A client's call with everything under it; its jobs are cancelled. Raises NotFound, Conflict while it is live."""
 
-    def cancel(conn: Connection) -> list[jobs.Job]:
+    def delete(conn: Connection) -> tuple[list[jobs.Job], list[str]]:
         calls.get_call(conn, call_id, client_id)
-        return [transcribe.cancel(conn, job_id, client_id) for job_id in jobs.unfinished(conn, call_id)]
+        cancelled = [transcribe.cancel(conn, job_id, client_id) for job_id in jobs.unfinished(conn, call_id)]
+        return cancelled, deletion.delete_call(conn, call_id, client_id)
 
-    for job in await runner.database.write(cancel):
+    cancelled, job_ids = await runner.database.write(delete)
+    for job in cancelled:
         runner.cancelled(job)
-    await _remove(runner.database, runner.folder, call_id)
+    await asyncio.to_thread(_remove_files, runner.folder, call_id, job_ids)
 
 
 async def _remove(database: Database, folder: DataFolder, call_id: str) -> None:
@@ -122,10 +126,20 @@ class Cleaner:
 
     async def _orphans(self, before: float) -> None:
         found = await asyncio.to_thread(removal.calls_with_files, self._folder, before)
-        orphans = found - await self._database.read(lambda conn: deletion.existing(conn, found))
-        for call_id in orphans:
+        for call_id in await self._without_row(found, deletion.existing):
             await asyncio.to_thread(removal.remove_call, self._folder, call_id)
             log.info("files of call %s, which there is no more, are deleted", call_id)
+        logs = await asyncio.to_thread(removal.jobs_with_logs, self._folder, before)
+        for job_id in await self._without_row(logs, jobs.existing):
+            await asyncio.to_thread(removal.remove_job, self._folder, job_id)
+
+    async def _without_row(self, ids: set[str], existing: Callable[..., set[str]]) -> list[str]:
+        left = []
+        for at in range(0, len(listed := sorted(ids)), IDS_A_QUERY):
+            part = listed[at : at + IDS_A_QUERY]
+            there = await self._database.read(partial(existing, ids=part))
+            left += [one for one in part if one not in there]
+        return left
 
 
 def _unkept(conn: Connection, before: str, limit: int = 100) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import shutil
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -23,6 +22,7 @@ from callreel.engines.base import EngineSpec
 from callreel.errors import CallreelError, Conflict, ModelMissing, StorageUnavailable, disk_fault
 from callreel.jobs import store as jobs
 from callreel.offline.outcome import Progress
+from callreel.storage import removal
 from callreel.storage.database import Database
 from callreel.storage.events import Events
 from callreel.storage.folders import DataFolder
@@ -89,36 +89,39 @@ class Runner:
         self._attempts: set[Attempt] = set()
         self._dispatcher: asyncio.Task[None] | None = None
         self._running: dict[asyncio.Task[None], str] = {}  # the kind each is of
+        self._interrupted: list[jobs.Job] = []  # claimed, and not brought to an end before this runner stopped
 
     def start(self) -> None:
         self._dispatcher = asyncio.create_task(self._dispatch(), name="runner")
 
     async def stop(self) -> None:
         """End what runs; it is queued again, and the attempt does not count."""
-        stopped = [attempt.job for attempt in self._attempts]
         tasks = [task for task in (self._dispatcher, *self._running) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         with suppress(StorageUnavailable):  # then the next start finds them, as after a crash
-            await self.database.write(lambda conn: [jobs.release(conn, job.id, job.attempts) for job in stopped])
+            held = self._interrupted
+            await self.database.write(lambda conn: [jobs.release(conn, job.id, job.attempts) for job in held])
 
     def wake(self) -> None:
         self._wake.set()
 
     def cancelled(self, job: jobs.Job) -> None:
         """End the job's process now, wherever it is."""
-        for attempt in self._attempts:
-            if attempt.job.id == job.id:
-                attempt.end()
-        self._clear(job)
+        at_work = [attempt for attempt in self._attempts if attempt.job.id == job.id]
+        for attempt in at_work:
+            attempt.cancelled = True
+            attempt.end()
+        if not at_work:  # else it is cleared when the process, which still writes, is gone
+            asyncio.get_running_loop().run_in_executor(None, self._clear, job)
         self._publish_end(job)
 
     async def _dispatch(self) -> None:
         while True:
             self._wake.clear()
             try:
-                abandoned, job = await self.database.write(partial(self._claim, self._kinds_with_room()))
+                abandoned, job = await self._claimed()
                 for lost in abandoned:
                     self._publish_end(lost)
                 if job is not None:
@@ -126,9 +129,20 @@ class Runner:
                     continue
             except StorageUnavailable as error:
                 log.error("no job can be claimed: %s", error)
+            except Exception:  # a mistake of ours must not end the claiming for good
+                log.exception("no job can be claimed")
             with suppress(TimeoutError):
                 async with asyncio.timeout(IDLE_S):  # wait_for would swallow a cancel that comes with the wake
                     await self._wake.wait()
+
+    async def _claimed(self) -> tuple[list[jobs.Job], jobs.Job | None]:
+        claim = asyncio.ensure_future(self.database.write(partial(self._claim, self._kinds_with_room())))
+        try:
+            return await asyncio.shield(claim)
+        except asyncio.CancelledError:  # what the database has begun it ends: nobody else knows of this job
+            if (job := (await claim)[1]) is not None:
+                self._interrupted.append(job)
+            raise
 
     def _kinds_with_room(self) -> list[str]:
         busy = Counter(self._running.values())
@@ -156,29 +170,39 @@ class Runner:
         self._publish(job)
         attempt = Attempt(job)
         self._attempts.add(attempt)
-        began = time.monotonic()
-        heartbeat = asyncio.create_task(self._heartbeat(attempt))
+        heartbeat = asyncio.create_task(self._heartbeat(attempt))  # also while the outcome waits for the database
         try:
-            outcome = await self._outcome(attempt)
-        except CallreelError as error:
-            outcome = Failed(error.as_dict(), error.transient)
-        except OSError as error:
-            fault = disk_fault(error, f"The job could not be started: {error.strerror}")
-            outcome = Failed(fault.as_dict(), fault.transient)
-        except Exception as error:  # the machine is out of space or processes, or a mistake of ours
-            log.exception("job %s: attempt %d could not be run", job.id, job.attempts)
-            outcome = Failed(CallreelError(f"{type(error).__name__}: {error}").as_dict(), transient=True)
+            began = time.monotonic()
+            outcome = await self._come_to(attempt)
+            metrics.job_duration.labels(job.kind).observe(time.monotonic() - began)
+            ended = await self._end(attempt, outcome)
+        except asyncio.CancelledError:
+            self._interrupted.append(job)
+            raise
         finally:
             self._attempts.discard(attempt)
             heartbeat.cancel()
-        metrics.job_duration.labels(job.kind).observe(time.monotonic() - began)
-        ended = await self._end(attempt, outcome)
         if ended is not None:
             metrics.jobs_ended.labels(job.kind, ended.state).inc()
             self._tell_usage(ended)
-            if ended.state in jobs.FINISHED:
-                self._clear(ended)
+        if attempt.cancelled or (ended is not None and ended.state in jobs.FINISHED):
+            await asyncio.to_thread(self._clear, ended or job)
+        if ended is not None:
             self._publish_end(ended)
+
+    async def _come_to(self, attempt: Attempt) -> Outcome | jobs.Job:
+        """What `_outcome` says, or why it could not say anything."""
+        job = attempt.job
+        try:
+            return await self._outcome(attempt)
+        except CallreelError as error:
+            return Failed(error.as_dict(), error.transient)
+        except OSError as error:
+            fault = disk_fault(error, f"The job could not be started: {error.strerror}")
+            return Failed(fault.as_dict(), fault.transient)
+        except Exception as error:  # the machine is out of space or processes, or a mistake of ours
+            log.exception("job %s: attempt %d could not be run", job.id, job.attempts)
+            return Failed(CallreelError(f"{type(error).__name__}: {error}").as_dict(), transient=True)
 
     async def _outcome(self, attempt: Attempt) -> Outcome | jobs.Job:
         """What the attempt comes to; a job of the same client that has come to it before."""
@@ -188,11 +212,12 @@ class Runner:
             await self._report(job, Progressed(Progress(round(percent, 1), "download model")))
 
         spec, warnings = await self._engines.resolve(params.engine, params.model, downloading)
-        attempt.warnings, attempt.cache_key = tuple(warnings), transcribe.cache_key(params, spec)
+        attempt.warnings = tuple(warnings)
+        attempt.cache_key = await asyncio.to_thread(transcribe.cache_key, params, spec)
         if (earlier := await self._cached(job, attempt.cache_key)) is not None:
             return earlier
         folder = self.folder.work_of(job.id)
-        folder.mkdir(parents=True, exist_ok=True)
+        await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
         async with self._engines.lease("batch", spec) as lease:
             outcome = await attempt.run(
                 self._order(job, params, folder, lease.path),
@@ -250,8 +275,8 @@ class Runner:
                     lambda conn: jobs.heartbeat(conn, job.id, job.attempts, lease_s, time.time())
                 ):
                     attempt.end()
-            except StorageUnavailable:
-                log.warning("job %s: heartbeat not stored", job.id)
+            except Exception as error:  # the next one may be
+                log.warning("job %s: heartbeat not stored: %s", job.id, error)
 
     async def _end(self, attempt: Attempt, outcome: Outcome | jobs.Job) -> jobs.Job | None:
         """Commit the outcome, however long the database is away; None if the attempt was not ours any more."""
@@ -284,8 +309,10 @@ class Runner:
                 outcome = Failed(CallreelError(f"{type(error).__name__}: {error}").as_dict(), transient=False)
 
     def _clear(self, job: jobs.Job) -> None:
-        """Remove what served to resume a job that has ended."""
-        shutil.rmtree(self.folder.work_of(job.id), ignore_errors=True)
+        """Remove what served to resume a job that has ended, and of one that came to nothing its file too."""
+        removal.remove_work(self.folder, job.id)
+        if job.state != "succeeded" and job.call_id is not None:
+            removal.remove_source(self.folder, job.call_id)
 
     def _tell_usage(self, job: jobs.Job) -> None:
         if job.state != "succeeded" or job.usage is None:
