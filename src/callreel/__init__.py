@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Client", "__version__"]
 __version__ = version("callreel")
+
+# Recordings are nobody's business, and neither is that there are any. What ONNX Runtime and the hub's client would
+# report of their use to their makers is switched off in every process, before either is imported.
+os.environ.update(ORT_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_TELEMETRY="1")
 
 
 def __getattr__(name: str) -> Any:
