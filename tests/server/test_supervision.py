@@ -7,20 +7,25 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from callreel.audio.pcm import Pcm
-from callreel.engines.base import EngineSpec
+from callreel.engines import frames
+from callreel.engines.base import DecodeOptions, EngineSpec, Window
+from callreel.engines.remote import AsyncRemoteEngine
 from callreel.errors import InvalidInput
 from callreel.measure.harness import ServerProcess, play, wait_for
 from callreel.measure.wer import compare
-from callreel.server.supervision import EngineProcess
+from callreel.server.supervision import FIRST_PAUSE_S, EngineProcess
+from tests.engines.fake_engines import NAME
 from tests.server.helpers import (
     DEADLINE_S,
     SILENCE_1S,
     TOY_MODEL,
     caller,
     has_completed,
+    is_gone,
     long_file,
     recording,
     running_child,
@@ -144,6 +149,33 @@ def test_a_socket_path_that_is_too_long_is_refused_with_what_to_do(tmp_path: Pat
     with pytest.raises(InvalidInput) as refused:
         EngineProcess("batch", EngineSpec("whisper", str(TOY_MODEL), "models"), deep)
     assert "--data-dir" in refused.value.hint
+
+
+def test_an_engine_that_ended_because_nobody_waited_starts_when_somebody_asks(tmp_path: Path) -> None:
+    spec, path = EngineSpec(NAME, "any", "models"), tmp_path / "engine.sock"
+
+    async def run() -> None:
+        process = EngineProcess("batch", spec, path)
+        await process.start()
+        try:
+            reader, writer = await asyncio.open_unix_connection(str(path))
+            await frames.receive_async(reader)
+            first = process.pid
+            child = psutil.Process(first)
+            work = Window(SILENCE_1S, prompt=f"wait {tmp_path / 'go'}")
+            writer.write(frames.pack(frames.Request.of([work], DecodeOptions())))
+            await asyncio.to_thread(wait_for, (tmp_path / "go.begun").exists, DEADLINE_S, "it decodes")
+            writer.close()
+            await asyncio.to_thread(wait_for, lambda: is_gone(child), DEADLINE_S, "it has given up")
+            await asyncio.sleep(5 * FIRST_PAUSE_S)  # one that was to be started at once would be there
+            assert process.pid == first
+            engine = AsyncRemoteEngine(path)
+            assert (await engine.hello()).name == "scripted" and process.pid != first
+            engine.close()
+        finally:
+            await process.stop()
+
+    asyncio.run(run())
 
 
 def test_after_all_that_it_serves_as_before(struck: ServerProcess, toy_audio: Path) -> None:

@@ -13,6 +13,7 @@ import msgspec
 
 from callreel import metrics
 from callreel.engines.base import EngineSpec
+from callreel.engines.process import ABANDONED
 from callreel.errors import InvalidInput
 
 log = logging.getLogger("callreel.server")
@@ -83,9 +84,14 @@ class EngineProcess:
             assert self._child is not None
             began = loop.time()
             code = await self._child.wait()
-            metrics.engine_restarts.labels(self.role).inc()
-            log.error("the %s engine ended with %d; starting it again", self.role, code)
-            pause_s = FIRST_PAUSE_S if loop.time() - began > STEADY_S else min(2 * pause_s, LONGEST_PAUSE_S)
+            if code == ABANDONED:
+                log.info("the %s engine ended in the middle of work that nobody waited for any more", self.role)
+                await self._called()
+                pause_s = FIRST_PAUSE_S
+            else:
+                metrics.engine_restarts.labels(self.role).inc()
+                log.error("the %s engine ended with %d; starting it again", self.role, code)
+                pause_s = FIRST_PAUSE_S if loop.time() - began > STEADY_S else min(2 * pause_s, LONGEST_PAUSE_S)
             while True:
                 await asyncio.sleep(pause_s)
                 try:
@@ -94,3 +100,13 @@ class EngineProcess:
                 except OSError as error:  # the machine is out of processes, memory or files
                     log.error("the %s engine cannot be started: %s", self.role, error)
                     pause_s = LONGEST_PAUSE_S
+
+    async def _called(self) -> None:
+        """Wait until somebody is in the backlog of our socket."""
+        loop = asyncio.get_running_loop()
+        called = asyncio.Event()
+        loop.add_reader(self._listener, called.set)
+        try:
+            await called.wait()
+        finally:
+            loop.remove_reader(self._listener)
