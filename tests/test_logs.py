@@ -42,6 +42,13 @@ def test_a_line_has_time_logger_level_and_message(capsys: pytest.CaptureFixture[
     assert second.endswith("callreel.server WARNING a job job_id=j1")
 
 
+def test_what_strangers_send_begins_no_line(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.set_up("info", as_json=False)
+    log.info("GET /%s", "a\n2026-01-01T00:00:00Z callreel.server ERROR forged\x1b[2J\u2028\x85", extra={"id": "b\r\nc"})
+    (line,) = lines(capsys)
+    assert line.endswith(r"GET /a\n2026-01-01T00:00:00Z callreel.server ERROR forged\x1b[2J\u2028\x85 id=b\r\nc")
+
+
 def test_json_has_a_record_a_line_tracebacks_and_all(capsys: pytest.CaptureFixture[str]) -> None:
     logs.set_up("debug", as_json=True)
     log.debug('two\nlines and a "quote"', extra={"seconds": 1.5})

@@ -45,9 +45,9 @@ class Lines(logging.Formatter):
     """For people: time, logger, level, message; what the record was given besides, and the request, as name=value."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = f"{_at(record)} {record.name} {record.levelname} {record.getMessage()}"
         said = "".join(f" {name}={value}" for name, value in _besides(record).items())
-        return "\n".join([line + said, *_traceback(self, record)])
+        line = f"{_at(record)} {record.name} {record.levelname} {record.getMessage()}{said}"
+        return "\n".join([_in_a_line(line), *_traceback(self, record)])
 
 
 class JsonLines(logging.Formatter):
@@ -68,6 +68,11 @@ class JsonLines(logging.Formatter):
 
 def _at(record: logging.LogRecord) -> str:
     return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _in_a_line(text: str) -> str:
+    """What a stranger sent may be in a message: it begins no line of its own, and commands no terminal."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _besides(record: logging.LogRecord) -> dict[str, Any]:

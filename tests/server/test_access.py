@@ -41,6 +41,8 @@ def test_without_any_key_this_machine_needs_none_and_others_do(database: Databas
             assert await access.asker(None, host=host, origin=f"http://{host}" if host else "") == Asker(local, "admin")
         for host, origin in (("rebound.example:8125", ""), ("", "https://elsewhere.example"), ("", "null")):
             assert await refused(access, host=host, origin=origin)
+        with pytest.raises(Unauthorized):  # a proxy on this machine asks for somebody who may be anywhere
+            await access.asker(None, host="localhost", origin="", forwarded=True)
         assert await refused(access, "cr_wrong")
         assert await refused(Access(database, None))  # a server that listens beyond loopback
 
@@ -94,3 +96,13 @@ def test_a_server_with_keys_lets_nobody_in_without_one(guarded: ServerProcess, a
         assert nobody.get("/v1/jobs").status_code == 401
         assert nobody.get("/health").status_code == 200  # what watches over it needs none
     assert ann.get("/v1/jobs").status_code == 200
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "Via", "X-Real-IP"])
+def test_who_comes_through_a_proxy_needs_a_key(server: ServerProcess, header: str) -> None:
+    with caller(server) as api:
+        assert api.get("/v1/jobs").status_code == 200
+        for path in ("/v1/jobs", "/v1/keys", "/v1/calls"):
+            assert api.get(path, headers={header: "198.51.100.7"}).status_code == 401
+        assert api.post("/v1/keys", json={"name": "x", "role": "admin"}, headers={header: "x"}).status_code == 401
+        assert api.get("/health", headers={header: "198.51.100.7"}).status_code == 200

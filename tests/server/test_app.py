@@ -84,6 +84,7 @@ def test_the_description_says_what_refusals_look_like_and_where_the_key_goes(api
 
 def test_a_request_has_an_id_its_own_if_it_is_sane(api: httpx.Client) -> None:
     assert api.get("/version", headers={"X-Request-ID": "abc-1"}).headers["x-request-id"] == "abc-1"
+    assert api.get("/version").headers["x-content-type-options"] == "nosniff"
     made = {
         api.get("/v1/none", headers={"X-Request-ID": sent}).headers["x-request-id"] for sent in ("", "a b", "x" * 129)
     }

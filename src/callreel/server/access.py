@@ -41,15 +41,18 @@ class Access:
         self._database, self._local_client = database, local_client
         self._memory = _Memory()
 
-    async def asker(self, key: str | None, *, host: str, origin: str) -> Asker:
+    async def asker(self, key: str | None, *, host: str, origin: str, forwarded: bool = False) -> Asker:
         """Who sent `key`, or nothing in its place.
 
         `host` and `origin` are the request's headers: a web page elsewhere can make a browser on this machine ask us,
-        in its own name or under a name that it made lead here, and must not be taken for its user. Raises Unauthorized.
+        in its own name or under a name that it made lead here, and must not be taken for its user. Nor must whoever is
+        behind a proxy on this machine, by which the request was `forwarded`. Raises Unauthorized.
         """
         if key is not None:
             return await self._holder(key)
-        if self._local_client is not None and _is_here(f"//{host}") and _is_here(origin) and await self._is_open():
+        near = self._local_client is not None and not forwarded
+        if near and _is_here(f"//{host}") and _is_here(origin) and await self._is_open():
+            assert self._local_client is not None
             return Asker(self._local_client, "admin")
         raise Unauthorized()
 

@@ -41,7 +41,9 @@ class Requests:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)[HEADER] = id
+                headers = MutableHeaders(scope=message)
+                headers[HEADER] = id
+                headers["X-Content-Type-Options"] = "nosniff"  # a transcript in plain text is never taken for a page
             await send(message)
 
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 from typing import Annotated, cast
 
@@ -44,9 +45,14 @@ class Services:
         object.__setattr__(self, "machine", Machine(self.folder))
         object.__setattr__(self, "access", Access(self.database, self.local_client))
 
-    async def client_of(self, key: str | None, *, host: str = "", origin: str = "") -> str:
+    async def client_of(self, key: str | None, *, host: str = "", origin: str = "", forwarded: bool = False) -> str:
         """The id of the client that asks, as `Access.asker` tells it. Raises Unauthorized."""
-        return (await self.access.asker(key, host=host, origin=origin)).id
+        return (await self.access.asker(key, host=host, origin=origin, forwarded=forwarded)).id
+
+
+def is_forwarded(headers: Container[str]) -> bool:
+    """Whether a proxy asks, for somebody who may be anywhere."""
+    return any(name in headers for name in ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip"))
 
 
 def bearer(authorization: str | None) -> str | None:
@@ -63,7 +69,9 @@ async def asking(services: Services, headers: Headers, path: str) -> Asker:
     key = bearer(headers.get("authorization"))
     if key is not None and is_openai(path) and not key.startswith(KEY_PREFIX):
         key = None
-    return await services.access.asker(key, host=headers.get("host", ""), origin=headers.get("origin", ""))
+    return await services.access.asker(
+        key, host=headers.get("host", ""), origin=headers.get("origin", ""), forwarded=is_forwarded(headers)
+    )
 
 
 def _services(request: Request) -> Services:

@@ -92,6 +92,11 @@ def test_tsv_is_what_openais_whisper_writes() -> None:
     assert written("tsv", CALL, *heard) == "start\tend\ttext\n1500\t2100\tHello there\n3000\t3600\tA tab\n"
 
 
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)"])
+def test_tsv_holds_no_formula(text: str) -> None:
+    assert written("tsv", CALL, said(text, 0.0)).splitlines()[1].split("\t")[2] == f" {text}"
+
+
 def test_json_says_everything_in_the_words_of_the_api() -> None:
     document = json.loads(FORMATS["json"].render(CALL, TRANSCRIPT, [spoken()]))
     assert document == {

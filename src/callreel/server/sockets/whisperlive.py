@@ -20,7 +20,7 @@ from callreel import clock
 from callreel.errors import CallreelError, InvalidInput, Unauthorized
 from callreel.live.service import OpenStream
 from callreel.live.session import LiveOptions
-from callreel.server.services import Services, bearer
+from callreel.server.services import Services, bearer, is_forwarded
 from callreel.text import Segment
 from callreel.wire import whisperlive as wire
 
@@ -75,7 +75,9 @@ class Adapter:
         """The client behind the key in header, query or subprotocols; HTTP 401 without one where it is needed."""
         try:
             host, origin = (next(iter(request.headers.get_all(name)), "") for name in ("Host", "Origin"))
-            client_id = await self._services.client_of(key_of(request), host=host, origin=origin)
+            client_id = await self._services.client_of(
+                key_of(request), host=host, origin=origin, forwarded=is_forwarded(request.headers)
+            )
             connection.client_id = client_id  # type: ignore[attr-defined]
         except Unauthorized as error:
             return connection.respond(HTTPStatus.UNAUTHORIZED, f"{error}\n")
