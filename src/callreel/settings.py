@@ -254,7 +254,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 GPU_PRESETS: dict[str, dict[str, Any]] = {
     "low-latency": {"live.model": "small", "final.model": "small"},
     "throughput": {"final.model": "large-v3-turbo", "compute_type": "int8_float16", "batch.max": 16},
-    "balanced": {"live.model": "small", "final.model": "large-v3"},
+    "balanced": {"final.model": "large-v3"},
 }
 
 
