@@ -122,3 +122,12 @@ def test_under_the_paths_of_openai_errors_have_its_shape(api: httpx.Client, path
 def test_a_long_body_that_is_no_form_is_refused_unread(api: httpx.Client) -> None:
     answer = api.post("/v1/jobs", content=bytes(2_000_000), headers={"Content-Type": "application/json"})
     assert answer.status_code == 413 and error_of(answer)["code"] == "too_large"
+
+
+def test_a_long_body_without_a_length_is_refused_alike(ann: httpx.Client) -> None:
+    json = {"Content-Type": "application/json"}
+    told = [
+        ann.post("/v1/webhooks", content=sent, headers=json) for sent in (bytes(2_000_000), iter([bytes(2_000_000)]))
+    ]
+    assert [answer.status_code for answer in told] == [413, 413]
+    assert error_of(told[0]) == error_of(told[1]) and error_of(told[0])["detail"] == {"limit_bytes": 1 << 20}

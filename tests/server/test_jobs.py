@@ -154,6 +154,7 @@ def test_a_large_upload_is_refused_and_nothing_stays(server: ServerProcess, api:
     before, jobs = kept(server), api.get("/v1/jobs").json()
     refused = api.post("/v1/jobs", files={"file": ("large.wav", bytes(UPLOAD_LIMIT + over))})
     assert refused.status_code == 413 and refused.json()["error"]["code"] == "too_large"
+    assert refused.json()["error"]["detail"] == {"limit_bytes": UPLOAD_LIMIT}
     assert kept(server) == before and api.get("/v1/jobs").json() == jobs
 
 
@@ -171,6 +172,7 @@ def test_an_upload_of_unknown_length_is_bounded_while_it_comes(server: ServerPro
     before = kept(server)
     refused = api.post("/v1/jobs", content=body(), headers={"Content-Type": "multipart/form-data; boundary=x"})
     assert refused.status_code == 413 and refused.json()["error"]["code"] == "too_large"
+    assert refused.json()["error"]["detail"] == {"limit_bytes": UPLOAD_LIMIT}
     assert kept(server) == before
 
 

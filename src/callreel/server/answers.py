@@ -12,12 +12,20 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from callreel.errors import CallreelError, InvalidInput, NotFound, TooLarge, UnreadableMedia
+from callreel.errors import CallreelError, InvalidInput, NotFound, UnreadableMedia
 from callreel.server.forms import invalid
 
 OPENAI_PATHS = ("/v1/audio", "/v1/models", "/v1/realtime")
 HUNG_UP = 499  # nobody reads it; the log and the metrics do
 DEFAULT_RETRY_S = 5
+
+
+class Refused(HTTPException):
+    """A refusal of ours in the middle of a body that FastAPI reads: of any other it makes one of its own."""
+
+    def __init__(self, error: CallreelError) -> None:
+        super().__init__(error.status)
+        self.error = error
 
 
 def answer(error: CallreelError, path: str) -> JSONResponse:
@@ -48,10 +56,10 @@ async def not_valid(request: Request, error: Exception) -> Response:
 async def http(request: Request, error: Exception) -> Response:
     """What the framework itself refuses: no such route, no such method, a body it cannot parse."""
     assert isinstance(error, HTTPException)
+    if isinstance(error, Refused):
+        return answer(error.error, request.url.path)
     refused: CallreelError = NotFound(f"There is nothing at {request.url.path}", hint="/docs lists what there is")
-    if error.status_code == TooLarge.status:
-        refused = TooLarge()
-    elif error.status_code != 404:
+    if error.status_code != 404:
         refused = InvalidInput(str(error.detail), hint="/docs lists what there is")
         refused.status = error.status_code
     answered = answer(refused, request.url.path)

@@ -6,11 +6,10 @@ import asyncio
 from contextlib import suppress
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from callreel.errors import CallreelError, TooLarge
-from callreel.server.answers import answer
+from callreel.server.answers import Refused, answer
 from callreel.server.services import Services, asking
 from callreel.server.uploads import FIELDS_BYTES
 
@@ -38,10 +37,13 @@ class Gate:
         body = _Body(receive, send, headers)
         try:
             await asking(self._services, headers, scope["path"])
-            limit = TEXT_BYTES
             if headers.get("content-type", "").lower().startswith("multipart/form-data"):
-                limit = self._services.settings.max_file_size + FORM_BYTES
-            body.bound(limit)
+                most = self._services.settings.max_file_size
+                body.bound(most + FORM_BYTES, TooLarge(limit_bytes=most))  # the limit that can be set, of the file
+            else:
+                said = "This body is longer than is taken of one that is no upload."
+                hint = "Send files as multipart/form-data"
+                body.bound(TEXT_BYTES, TooLarge(said, hint=hint, limit_bytes=TEXT_BYTES))
         except CallreelError as error:
             await answer(error, scope["path"])(scope, body.receive, body.send)
             return
@@ -57,20 +59,21 @@ class _Body:
         self._whole = self._length == 0 and "transfer-encoding" not in headers
         self._received = 0
         self._limit: int | None = None
+        self._too_large = TooLarge()
         self._closing = False
 
-    def bound(self, limit: int) -> None:
-        """Raise TooLarge for a body that says that it is longer, or once it turns out to be."""
-        self._limit = limit
+    def bound(self, limit: int, too_large: TooLarge) -> None:
+        """Raise `too_large` for a body that says that it is longer than `limit` bytes, or once it turns out to be."""
+        self._limit, self._too_large = limit, too_large
         if self._length > limit:
-            raise TooLarge(limit_bytes=limit)
+            raise too_large
 
     async def receive(self) -> Message:
         message = await self._receive()
         self._whole = self._whole or not message.get("more_body", False)
         self._received += len(message.get("body", b""))
         if self._limit is not None and self._received > self._limit:
-            raise HTTPException(TooLarge.status)  # of ours, FastAPI would make "error parsing the body"
+            raise Refused(self._too_large)
         return message
 
     async def send(self, message: Message) -> None:
