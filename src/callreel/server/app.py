@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
@@ -15,6 +15,7 @@ from callreel.errors import CallreelError
 from callreel.server import answers
 from callreel.server.described import describe
 from callreel.server.gate import Gate
+from callreel.server.queries import known_query
 from callreel.server.requests import Requests
 from callreel.server.routes import (
     audio,
@@ -39,7 +40,12 @@ COMPRESSED = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/vnd.*")
 
 
 def create_app(services: Services) -> FastAPI:
-    app = FastAPI(title="Callreel", version=__version__, summary="Records calls, rewinds them, writes down every word")
+    app = FastAPI(
+        title="Callreel",
+        version=__version__,
+        summary="Records calls, rewinds them, writes down every word",
+        dependencies=[Depends(known_query)],
+    )
     app.state.services = services
     app.openapi = partial(describe, app)  # type: ignore[method-assign]
     for resource in (jobs, calls, transcripts, segments, events, search, audio, models, keys, webhooks, system):
