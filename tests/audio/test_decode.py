@@ -262,21 +262,33 @@ def test_damage_in_the_middle_is_told(toy_audio: Path, tmp_path: Path) -> None:
     assert all("damaged" in warning for warning in warnings)
 
 
-def wav_that_claims(path: Path, data_bytes: int) -> Path:
-    """1 KB of a WAV whose header speaks of `data_bytes`."""
-    body = bytearray(write_wav(path, tone(1.0, SAMPLE_RATE)).read_bytes()[:1024])
+def wav_that_claims(path: Path, data_bytes: int, *, n_bytes: int = 1024) -> Path:
+    """The first `n_bytes` of a WAV whose header speaks of `data_bytes`."""
+    body = bytearray(write_wav(path, tone(1.0, SAMPLE_RATE)).read_bytes()[:n_bytes])
     at = body.index(b"data") + 4
     body[at : at + 4] = struct.pack("<I", data_bytes)
     path.write_bytes(body)
     return path
 
 
-def test_what_a_small_file_claims_is_not_made(tmp_path: Path) -> None:
+@pytest.mark.parametrize("data_bytes", [2_073_600_000, 2_880_000_000, 4_032_000_000, 0x7FFF_FFFF, 0xFFFF_FFFF])
+def test_what_a_small_file_claims_is_not_made(data_bytes: int, tmp_path: Path) -> None:
     began = time.process_time()
-    pcm, (warning,) = read(wav_that_claims(tmp_path / "hours.wav", 2 * SAMPLE_RATE * 3600 * 18))
+    pcm, (warning,) = read(wav_that_claims(tmp_path / "hours.wav", data_bytes))
     assert len(pcm) < 512
-    assert "of the 64800.0 s that it promises" in warning
+    assert warning.startswith("The file breaks off after 0.0 s")
+    assert f"of the {data_bytes / 2 / SAMPLE_RATE:.1f} s that it promises" in warning
     assert time.process_time() - began < 5
+
+
+def test_a_small_wav_of_64_bits_that_claims_100_hours(tmp_path: Path) -> None:
+    source = wav_that_claims(tmp_path / "hours.wav", 0xFFFF_FFFF)
+    body, long_size = source.read_bytes(), 100 * 3600 * 2 * SAMPLE_RATE
+    ds64 = b"ds64" + struct.pack("<IQQQI", 28, long_size + 72, long_size, long_size // 2, 0)
+    source.write_bytes(b"RF64" + body[4:12] + ds64 + body[12:])
+    pcm, (warning,) = read(source)
+    assert len(pcm) < 512
+    assert "of the 360000.0 s that it promises" in warning
 
 
 def test_a_small_mp4_that_claims_100_hours(tmp_path: Path) -> None:
@@ -300,8 +312,8 @@ def test_a_small_mp4_that_claims_100_hours(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("data_bytes", [0, 0x7FFF_FFFF, 0xFFFF_FFFF])
 def test_a_recorder_that_wrote_into_a_pipe_promises_nothing(data_bytes: int, tmp_path: Path) -> None:
-    pcm, warnings = read(wav_that_claims(tmp_path / "pipe.wav", data_bytes))
-    assert 480 < len(pcm) < 512
+    pcm, warnings = read(wav_that_claims(tmp_path / "pipe.wav", data_bytes, n_bytes=16_044))
+    assert len(pcm) == samples(0.5)
     assert warnings == []
 
 

@@ -7,7 +7,10 @@ from typing import BinaryIO
 
 import av
 
-ENDLESS_BYTES = 0x7FFF_F000  # what recorders that write into a pipe give as the size: they do not know it
+# What recorders that write into a pipe give as the size, for they do not know it: the most that 31 or 32 bits hold,
+# often less the header. Sound of such a file that is shorter than any word was not meant to be all.
+ENDLESS_BYTES = (range(0x7FFF_F000, 0x8000_0001), range(0xFFFF_F000, 0x1_0000_0000))
+SHORTEST_S = 0.1
 # Their length is stored nowhere: FFmpeg guesses it from the file's size and the first frames' bit rate.
 GUESSED = frozenset({"aac", "ac3", "eac3", "dts", "loas", "amr", "g722", "gsm", "h264", "mpeg", "mpegts", "ogg"})
 
@@ -31,15 +34,24 @@ def claimed_s(file: BinaryIO, container: av.container.InputContainer, stream: av
 
 def _wav_s(file: BinaryIO) -> float | None:
     """By its header; FFmpeg corrects that by the size of the file."""
+    there = file.seek(0, 2)
     file.seek(0)
     riff = file.read(12)
-    if riff[:4] != b"RIFF" or riff[8:] != b"WAVE":
+    if riff[:4] not in (b"RIFF", b"RF64") or riff[8:] != b"WAVE":
         return None
-    bytes_per_second = 0
+    bytes_per_second, long_size = 0, None
     while len(head := file.read(8)) == 8:
         name, size = struct.unpack("<4sI", head)
         if name == b"data":
-            return size / bytes_per_second if bytes_per_second and size < ENDLESS_BYTES else None
+            if not bytes_per_second:
+                return None
+            if long_size is not None and size == 0xFFFF_FFFF:
+                return long_size / bytes_per_second
+            endless = any(size in sizes for sizes in ENDLESS_BYTES)
+            return None if endless and there - file.tell() >= SHORTEST_S * bytes_per_second else size / bytes_per_second
+        if name == b"ds64" and size >= 16:  # EBU Tech 3306: sizes beyond 32 bits
+            (long_size,) = struct.unpack("<8xQ", file.read(16))
+            size -= 16
         if name == b"fmt " and size >= 16:
             (bytes_per_second,) = struct.unpack("<8xI4x", file.read(16))
             size -= 16
