@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -95,6 +96,37 @@ def test_languages_may_be_mixed_in_a_batch(toy_engine: WhisperEngine) -> None:
 def test_a_language_that_is_given_is_kept(toy_engine: WhisperEngine) -> None:
     decoded = toy_engine.decode([HELLO, TRANSFER], ENGLISH)
     assert [(d.language, d.language_probability) for d in decoded] == [("en", 1.0)] * 2
+
+
+class Overheard:
+    """A model that does its work and keeps the prompts it was given."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self.prompts: list[list[int]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def generate(self, encoded: Any, prompts: list[list[int]], **options: Any) -> Any:
+        self.prompts += prompts
+        return self._model.generate(encoded, prompts, **options)
+
+
+@pytest.mark.parametrize("task", ["transcribe", "translate"])
+def test_the_task_is_told_to_the_model(
+    task: Literal["transcribe", "translate"], toy_engine: WhisperEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Overheard(toy_engine._whisper.model)
+    monkeypatch.setattr(toy_engine._whisper, "model", model)
+    windows = [Window(HABARI.pcm), Window(TAFADHALI.pcm, "habari")]
+    toy_engine.decode(windows, DecodeOptions(language="sw", task=task))
+    start = [f"<|{name}|>" for name in ("startoftranscript", "sw", task)]
+    tokens = [toy_engine._whisper.hf_tokenizer.token_to_id(token) for token in start]
+    assert len(model.prompts) == 2 and None not in tokens
+    for prompt in model.prompts:
+        at = prompt.index(tokens[0])
+        assert prompt[at : at + 3] == tokens
 
 
 def test_prompts_of_different_lengths_in_one_batch(toy_engine: WhisperEngine) -> None:
