@@ -78,6 +78,25 @@ def test_a_variable_that_cannot_be_is_named() -> None:
         load({}, environment={"CALLREEL_JOBS_QUEUE_LIMIT": "-1"})
 
 
+def test_a_flag_is_named_as_it_was_written() -> None:
+    with pytest.raises(InvalidInput, match=r"'final.profile' \(--profile\)"):
+        load({"final.profile": "best"}, environment={}, names={"final.profile": "--profile"})
+    with pytest.raises(InvalidInput, match=r"'live.port' \(--live-port\)"):
+        load({"live.port": -1}, environment={})
+
+
+@pytest.mark.parametrize("written", ["transcribe=1, export=2", '{"transcribe": 1, "export": 2}'])
+def test_a_table_may_be_written_in_two_ways(written: str) -> None:
+    found = load({}, environment={"CALLREEL_JOBS_MAX_CONCURRENT": written}).settings
+    assert found.jobs.max_concurrent == {"transcribe": 1, "export": 2}
+
+
+@pytest.mark.parametrize("written", ["transcribe", "3", "transcribe=many", '{"transcribe": 1.5}', '{"transcribe": 1'])
+def test_a_table_that_cannot_be_says_how_one_is_written(written: str) -> None:
+    with pytest.raises(InvalidInput, match=r"'jobs.max_concurrent' .*transcribe=3,export=1"):
+        load({}, environment={"CALLREEL_JOBS_MAX_CONCURRENT": written})
+
+
 def test_a_broken_file_is_named(folder: Path) -> None:
     (folder / "callreel.toml").write_text("port 8125")
     with pytest.raises(InvalidInput, match=r"callreel\.toml cannot be read"):

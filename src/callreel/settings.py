@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeAlias
 
 import pydantic
@@ -54,11 +55,16 @@ def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _table(value: object) -> object:
-    """ "transcribe=3, export=1" as a table."""
+    """ "transcribe=3, export=1" or a JSON object as a table of numbers."""
     if not isinstance(value, str):
         return value
-    pairs = (part.partition("=") for part in value.split(",") if part.strip())
-    return {name.strip(): number.strip() for name, _, number in pairs}
+    try:
+        if value.lstrip().startswith("{"):
+            return {name: int(str(number)) for name, number in json.loads(value).items()}
+        pairs = (part.partition("=") for part in value.split(",") if part.strip())
+        return {name.strip(): int(number) for name, _, number in pairs}
+    except (ValueError, TypeError) as error:
+        raise ValueError('write transcribe=3,export=1 or {"transcribe": 3, "export": 1}') from error
 
 
 Bytes: TypeAlias = Annotated[int, BeforeValidator(_bytes)]
@@ -288,16 +294,22 @@ def value_of(settings: Settings, path: str) -> Any:
     return value
 
 
-def load(flags: Mapping[str, object], *, environment: Mapping[str, str] = os.environ) -> Loaded:
+def load(
+    flags: Mapping[str, object],
+    *,
+    environment: Mapping[str, str] = os.environ,
+    names: Mapping[str, str] = MappingProxyType({}),
+) -> Loaded:
     """The settings, of `flags` (path -> value, None where not given) and everything below them.
 
+    `names` has the flags that are not called as their path is (path -> "--name").
     Raises InvalidInput, which names the setting: one that is not known (and the nearest that is), or a wrong value.
     """
     known = [path for path, _ in fields()]
     chosen = {
         **_of_file(Path(environment.get("CALLREEL_CONFIG", FILE)), known, required="CALLREEL_CONFIG" in environment),
         **_of_environment(environment, known),
-        **{path: (value, f"--{_flag(path)}") for path, value in flags.items() if value is not None},
+        **{path: (value, names.get(path, f"--{_flag(path)}")) for path, value in flags.items() if value is not None},
     }
     preset = str(chosen.get("preset", ("none", ""))[0])
     of_preset = PRESETS.get(preset, {}) | (GPU_PRESETS.get(preset, {}) if _has_gpu() else {})

@@ -9,7 +9,7 @@ from typing import Any
 
 from callreel.engines.catalogue import WEAK
 from callreel.measure.wer import compare
-from tests.cli.running import callreel, refused
+from tests.cli.running import callreel, inside, refused
 
 
 def test_transcribe_writes_beside_its_input(
@@ -80,6 +80,18 @@ def test_transcribe_with_pocketsphinx_says_what_its_text_is_worth(toy_audio: Pat
     assert WEAK in json.loads(done.stdout)["warnings"]
 
 
+def test_a_preset_chooses_the_model_and_a_flag_goes_over_it(
+    toy_model: Path, toy_audio: Path, references: dict[str, Any], tmp_path: Path
+) -> None:
+    words = ("transcribe", toy_audio / "en_short.wav", "--engine", "whisper", "--preset", "throughput", "-o", "-")
+    none = {"CALLREEL_DATA_DIR": str(tmp_path), "CALLREEL_MODELS_DOWNLOAD": "false"}
+    what, _ = refused(inside(*words, "--preset", "balanced", **none))
+    assert "'small'" in what or "'large-v3'" in what
+    done = inside(*words, "--model", toy_model)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == references["en_short.wav"]["tracks"]["mono"]["text"].split()
+
+
 def test_what_cannot_be_done_is_said_in_a_line_and_a_hint(toy_model: Path, toy_audio: Path, tmp_path: Path) -> None:
     file, toy = toy_audio / "en_short.wav", ("--engine", "whisper", "--model", toy_model)
     what, hint = refused(callreel("transcribe", file, "--engine", "magic"))
@@ -88,6 +100,8 @@ def test_what_cannot_be_done_is_said_in_a_line_and_a_hint(toy_model: Path, toy_a
     assert "'pdf'" in what and hint.strip().startswith("Formats: txt, ")
     what, _ = refused(callreel("transcribe", file, *toy, CALLREEL_PORT="high"))
     assert "The setting 'port' (CALLREEL_PORT) is not right" in what
+    what, _ = refused(inside("transcribe", file, *toy, "--profile", "best"))
+    assert "The setting 'final.profile' (--profile) is not right" in what and "'balanced'" in what
     what, hint = refused(callreel("transcribe", file, *toy, "--language", "de"))[-2:]
     assert "no language 'de'" in what and "en, sw" in hint
     noise = tmp_path / "noise.mp3"

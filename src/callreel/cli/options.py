@@ -23,6 +23,7 @@ PATHS = {  # of flags that differ
 }
 
 DATA_DIR = click.option("--data-dir", type=click.Path(path_type=Path, file_okay=False), help="Data folder.")
+PRESET = click.option("--preset", help="low-latency, throughput or balanced: models, batch and profile in one word.")
 SERVER = (
     DATA_DIR,
     click.option("--host", help="Address to listen on."),
@@ -32,7 +33,7 @@ SERVER = (
     click.option("--model", help="Model: a name of `callreel models`, a hub repository id, or a folder."),
     click.option("--live-engine", help="Speech engine of live streams, if another."),
     click.option("--live-model", help="Model of live streams, if another."),
-    click.option("--preset", help="low-latency, throughput or balanced: models, batch and profile in one word."),
+    PRESET,
     click.option("--device", help="Where models compute: auto, cpu or cuda."),
     click.option("--compute-type", help="How models compute, in CTranslate2's words, such as int8 or float16."),
     click.option("--log-level", help="The least that is logged: debug, info, warning or error."),
@@ -61,7 +62,10 @@ def loaded(flags: Mapping[str, object]) -> Loaded:
     """The settings with the flags that were given, and where each came from. Raises InvalidInput."""
     from callreel import settings
 
-    return settings.load({PATHS.get(name, name): value for name, value in flags.items()})
+    return settings.load(
+        {PATHS.get(name, name): value for name, value in flags.items()},
+        names={path: f"--{name.replace('_', '-')}" for name, path in PATHS.items() if name in flags},
+    )
 
 
 def chosen(flags: Mapping[str, object]) -> Settings:

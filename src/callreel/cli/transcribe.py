@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from callreel.cli.options import chosen
+from callreel.cli.options import PRESET, chosen
 from callreel.errors import CallreelError, InvalidInput
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from callreel.engines.base import Engine
     from callreel.offline.pipeline import Progress, TranscribeOptions
+    from callreel.settings import Batch
     from callreel.transcripts.formats import Format, FormatOptions
 
 STDOUT = "-"
@@ -31,6 +32,7 @@ SHAPE = ("max_line_chars", "max_lines", "min_cue_s", "max_cue_s", "timestamps") 
 @click.option("--output", "-o", help="A file, a folder, or - for standard output; beside each input if not given.")
 @click.option("--engine", help="auto, whisper, pocketsphinx, openai, or package.module:function.")
 @click.option("--model", help="A name of `callreel models`, a hub repository id, or a folder.")
+@PRESET
 @click.option("--device", help="auto, cpu or cuda.")
 @click.option("--compute-type", help="How the model computes, in CTranslate2's words, or auto.")
 @click.option("--threads", type=click.IntRange(1), help="Decodes at once, one core each.")
@@ -91,7 +93,7 @@ def transcribe(
     failed = 0
     for file in files:
         try:
-            target.write(file, _written(file, engine, options, warnings, format, shape))
+            target.write(file, _written(file, engine, options, settings.batch, warnings, format, shape))
         except CallreelError as error:
             if len(files) == 1:
                 raise
@@ -107,6 +109,7 @@ def _written(
     file: Path,
     engine: Engine,
     options: TranscribeOptions,
+    batch: Batch,
     warnings: list[str],
     format: Format,
     shape: FormatOptions,
@@ -120,7 +123,15 @@ def _written(
         tempfile.TemporaryDirectory(prefix="callreel-") as work,
         click.progressbar(length=100, label=file.name, file=sys.stderr, item_show_func=_step) as bar,
     ):
-        done = transcribe(file, engine, options, work=Path(work), on_progress=lambda p: _show(bar, p))
+        done = transcribe(
+            file,
+            engine,
+            options,
+            work=Path(work),
+            on_progress=lambda p: _show(bar, p),
+            batch_min=batch.min,
+            batch_max=batch.max,
+        )
     for warning in done.warnings:
         click.echo(f"callreel: {file.name}: {warning}", err=True)
     # What the formats want to know of a call and a transcript; neither is stored.
