@@ -39,7 +39,8 @@ def _wav_s(file: BinaryIO) -> float | None:
     riff = file.read(12)
     if riff[:4] not in (b"RIFF", b"RF64") or riff[8:] != b"WAVE":
         return None
-    bytes_per_second, long_size = 0, None
+    bytes_per_second = 0
+    long_size: int | None = None
     while len(head := file.read(8)) == 8:
         name, size = struct.unpack("<4sI", head)
         if name == b"data":
@@ -47,8 +48,9 @@ def _wav_s(file: BinaryIO) -> float | None:
                 return None
             if long_size is not None and size == 0xFFFF_FFFF:
                 return long_size / bytes_per_second
+            claimed_s: float = size / bytes_per_second
             endless = any(size in sizes for sizes in ENDLESS_BYTES)
-            return None if endless and there - file.tell() >= SHORTEST_S * bytes_per_second else size / bytes_per_second
+            return None if endless and there - file.tell() >= SHORTEST_S * bytes_per_second else claimed_s
         if name == b"ds64" and size >= 16:  # EBU Tech 3306: sizes beyond 32 bits
             (long_size,) = struct.unpack("<8xQ", file.read(16))
             size -= 16
