@@ -159,13 +159,6 @@ def test_epochs_rise_a_track_through_opening_and_reopening(conn: Connection, cal
     assert reopened.accepted_samples == 10
 
 
-def test_accepted_samples_never_go_back(conn: Connection, call: Call) -> None:
-    stream = open_stream(conn, call)
-    for samples in (16_000, 3_000_000_000, 8_000):
-        store.set_accepted(conn, stream.id, samples)
-    assert store.open_streams(conn)[0].accepted_samples == 3_000_000_000
-
-
 def test_a_closed_stream_is_not_open(conn: Connection, call: Call) -> None:
     first, second = open_stream(conn, call), open_stream(conn, call, "agent")
     closed = store.close_stream(conn, first.id, 32_000)

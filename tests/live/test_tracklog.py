@@ -22,7 +22,7 @@ from callreel.audio.pcm import Pcm
 from callreel.clock import new_id
 from callreel.errors import Conflict, InvalidInput, NotFound, StorageUnavailable
 from callreel.live import tracklog
-from callreel.live.tracklog import CHUNK_SAMPLES, TrackLog, logged_samples, read_log, remove_log
+from callreel.live.tracklog import CHUNK_SAMPLES, TrackLog, logged_samples, read_log
 
 DEADLINE_S = 20.0  # how long a test waits for what must come
 CALL, STREAM = "0198d2a0-0000-7000-8000-00000000000a", "0198d2a0-0000-7000-8000-00000000000b"
@@ -209,19 +209,6 @@ def test_a_log_may_begin_behind_what_another_machine_keeps(tmp_path: Path, liste
     assert not logged(tmp_path, start=20)[: at - 20].any()
 
 
-def test_removing_a_call_removes_all_its_streams(tmp_path: Path, listener: Listener) -> None:
-    other_call, other_stream = new_id(), new_id()
-    with running(tmp_path, listener) as log:
-        for call_id, stream_id in [(CALL, STREAM), (CALL, other_stream), (other_call, new_id())]:
-            log.open(call_id, stream_id, listener.of(stream_id))
-            log.append(stream_id, speech(0, 10))
-    remove_log(tmp_path, CALL)
-    remove_log(tmp_path, CALL)
-    assert [path.name for path in tmp_path.iterdir()] == [other_call]
-    assert logged_samples(tmp_path, CALL, STREAM) == 0
-    assert list(read_log(tmp_path, CALL, STREAM, 0, 10)) == []
-
-
 # -- what is refused
 
 
@@ -235,8 +222,6 @@ def test_no_path_comes_from_an_id(tmp_path: Path, listener: Listener, bad: str) 
                 logged_samples(tmp_path, call_id, stream_id)
             with pytest.raises(InvalidInput):
                 list(read_log(tmp_path, call_id, stream_id, 0, 1))
-    with pytest.raises(InvalidInput):
-        remove_log(tmp_path, bad)
 
 
 def test_a_stream_is_open_once_and_closed_once(tmp_path: Path, listener: Listener) -> None:

@@ -169,12 +169,6 @@ def reopen_stream(conn: Connection, stream_id: str) -> Stream:
     return _change_stream(conn, stream_id, state="open", closed_at=None, epoch=_next_epoch(held.call_id, held.track))
 
 
-def set_accepted(conn: Connection, stream_id: str, samples: int) -> None:
-    """Note that `samples` of the stream are safely in its track log; a lower number than is noted changes nothing."""
-    further = (stream.c.id == stream_id, stream.c.accepted_samples < samples)
-    conn.execute(update(stream).where(*further).values(accepted_samples=samples))
-
-
 def close_stream(conn: Connection, stream_id: str, accepted_samples: int) -> Stream:
     """Close the stream with its final count. Raises NotFound."""
     return _change_stream(conn, stream_id, state="closed", closed_at=clock.now(), accepted_samples=accepted_samples)

@@ -26,7 +26,6 @@ from callreel.text import DecodeStats, Word
 TIMEOUTS = httpx.Timeout(180.0, connect=5.0)  # of a server whose own queue is long
 PARALLEL = 4  # calls at once, though this machine may have fewer cores: the work is done elsewhere
 MAX_TOLD = 300  # characters of another server's error that are shown
-OPENING = "\"'“¿¡([{-"  # marks that belong to the word behind them
 FORMATS: tuple[dict[str, Any], ...] = (  # how much is asked for, from the most to the least
     {"response_format": "verbose_json", "timestamp_granularities[]": ["word", "segment"]},
     {"response_format": "verbose_json"},

@@ -10,7 +10,6 @@ import errno
 import os
 import queue
 import re
-import shutil
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -249,12 +248,6 @@ def read_log(root: Path, call_id: str, stream_id: str, start: int, block: int) -
     end = _logged(folder)
     for offset in range(start, end, block):
         yield _read(folder, offset, min(block, end - offset))
-
-
-def remove_log(root: Path, call_id: str) -> None:
-    """Delete a call's logs, if there are any; its streams are closed before. Raises InvalidInput, OSError."""
-    with suppress(FileNotFoundError):
-        shutil.rmtree(_folder(root, call_id))
 
 
 def _folder(root: Path, *ids: str) -> Path:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
-from sqlalchemy import Connection
 
-from callreel.jobs import removal
 from callreel.jobs import store as jobs
 from callreel.server import helpline, sse
+from callreel.server.forgetting import forget_job
 from callreel.server.forms import Upload, described
 from callreel.server.helpline import ProcessRequest
 from callreel.server.intake import Order, require_room, submit
@@ -72,19 +70,13 @@ async def task(house: House, client: Client, task_id: str) -> dict[str, Any]:
 @router.delete("/task/{task_id}")
 async def cancel(house: House, client: Client, task_id: str) -> dict[str, Any]:
     """Cancel a task, or forget one that has ended."""
-
-    def change(conn: Connection) -> jobs.Job | None:
-        if jobs.get(conn, task_id, client).state in jobs.FINISHED:
-            removal.remove(conn, task_id, client)
-            return None
-        return transcribe.cancel(conn, task_id, client)
-
-    cancelled = await house.database.write(change)
-    if cancelled is None:
-        await asyncio.to_thread(house.folder.log_of(task_id).unlink, missing_ok=True)
+    job = await house.database.read(lambda conn: jobs.get(conn, task_id, client))
+    if job.state in jobs.FINISHED:
+        await forget_job(house, task_id, client)
+        said = "Task removed"
     else:
-        house.runner.cancelled(cancelled)
-    said = "Task removed" if cancelled is None else "Task cancelled successfully"
+        house.runner.cancelled(await house.database.write(lambda conn: transcribe.cancel(conn, task_id, client)))
+        said = "Task cancelled successfully"
     return {"status": "success", "message": said, "task_id": task_id}
 
 

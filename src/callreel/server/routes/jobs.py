@@ -15,10 +15,11 @@ from sqlalchemy import Connection
 
 from callreel import clock, net
 from callreel.errors import InvalidInput
-from callreel.jobs import removal, speed
+from callreel.jobs import speed
 from callreel.jobs import store as jobs
 from callreel.offline.options import TranscribeOptions
 from callreel.server import sse
+from callreel.server.forgetting import forget_job
 from callreel.server.forms import Form, Upload, described, problem
 from callreel.server.intake import Order, require_room, submit
 from callreel.server.nouns import job_noun, json_page
@@ -32,7 +33,6 @@ from callreel.transcripts.nouns import segment_noun
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
-JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 Key = Annotated[
     str | None,
     Header(min_length=1, max_length=200, description="The same request under the same key makes its job once"),
@@ -154,7 +154,7 @@ async def list_jobs(
     client: Client,
     cursor: str | None = None,
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
-    state: JobState | None = None,
+    state: jobs.State | None = None,
     kind: str | None = None,
     call_id: str | None = None,
 ) -> Response:
@@ -239,5 +239,4 @@ async def cancel(house: House, client: Client, job_id: str) -> dict[str, Any]:
 @router.delete("/{job_id}", status_code=204)
 async def delete(house: House, client: Client, job_id: str) -> None:
     """Forget a job that has ended, and its log. What it made, its call and transcript, stays."""
-    await house.database.write(lambda conn: removal.remove(conn, job_id, client))
-    await asyncio.to_thread(house.folder.log_of(job_id).unlink, missing_ok=True)
+    await forget_job(house, job_id, client)
