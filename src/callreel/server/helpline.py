@@ -125,8 +125,8 @@ def workers(house: Services, conn: Connection) -> dict[str, Any]:
 
 
 async def frames(house: Services, waiting: Waiting) -> AsyncGenerator[str]:
-    """What happens to a task as server-sent events, up to its end."""
-    task_id, said = waiting.job.id, ""
+    """What happens to a task as server-sent events, up to its end; each new text once, all of it in the result."""
+    task_id = waiting.job.id
 
     def frame(step: str, progress: float, message: str, **more: Any) -> str:
         head = {"task_id": task_id, "step": step, "progress": round(progress), "timestamp": clock.now()}
@@ -143,8 +143,7 @@ async def frames(house: Services, waiting: Waiting) -> AsyncGenerator[str]:
                 )
             if news.segments:
                 chunk, n = " ".join(segment.text for segment in news.segments), n + 1
-                said = f"{said} {chunk}".strip()
-                partial = {"transcript_chunk": chunk, "chunk_index": n, "transcript": said}
+                partial = {"transcript_chunk": chunk, "chunk_index": n}
                 yield frame("transcription", progress, "Transcription: new text", partial_result=partial)
         done = await house.database.read(lambda conn: task(conn, jobs.get(conn, task_id)))
         yield frame("completed", COMPLETED, "Audio processing completed", result=done["result"])
