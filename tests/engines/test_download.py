@@ -24,7 +24,7 @@ from callreel.errors import EngineUnavailable, InvalidInput, ModelMissing
 from tests.engines.children import DEADLINE_S, ROOT, environment, wait_until
 from tests.engines.fake_hub import Hub
 
-GIVEN_UP_S = 10.0  # some 2 where nothing else runs; the hub's client would wait for minutes
+GIVEN_UP_S = 10.0  # 1.5 where nothing else runs; the hub's client would wait for minutes
 PART = 2_000_000  # of the weights' 7 MB
 
 

@@ -7,7 +7,7 @@ import threading
 import time
 
 HUB_URL = "https://huggingface.co"
-TIMEOUT_S = 2.0  # a hub that answers later would be no joy to download from
+TIMEOUT_S = 1.5  # of the 3 s in which a command must know; a slower hub would be no joy to download from
 REMEMBERED_S = 60.0
 NOT_LET_THROUGH = (403, 407, 451)  # what a firewall or a proxy says in the hub's place
 
