@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
-    ("warm_up", "cycles", "most_mib"), [(10, 40, 6), pytest.param(50, 600, 6, marks=pytest.mark.soak)]
+    ("warm_up", "cycles", "most_mib"), [(8, 24, 6), pytest.param(50, 600, 6, marks=pytest.mark.soak)]
 )
 def test_jobs_leave_nothing_in_memory(tmp_path: Path, warm_up: int, cycles: int, most_mib: int) -> None:
     with served(tmp_path, *FAKE, CALLREEL_JOBS_MAX_CONCURRENT="transcribe=2") as server:
@@ -28,7 +28,7 @@ def test_jobs_leave_nothing_in_memory(tmp_path: Path, warm_up: int, cycles: int,
 
 
 @pytest.mark.parametrize(
-    ("warm_up", "cycles", "most_mib"), [(4, 8, 6), pytest.param(20, 300, 6, marks=pytest.mark.soak)]
+    ("warm_up", "cycles", "most_mib"), [(3, 6, 6), pytest.param(20, 300, 6, marks=pytest.mark.soak)]
 )
 def test_models_leave_nothing_in_memory(tmp_path: Path, warm_up: int, cycles: int, most_mib: int) -> None:
     with served(tmp_path, *FAKE, CALLREEL_MODELS_UNLOAD="after_use") as server:

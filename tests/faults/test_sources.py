@@ -15,7 +15,7 @@ from tests.faults.scene import WITHIN_S, files
 from tests.net.sites import Exchange, site
 from tests.server.helpers import TOY_AUDIO, UPLOAD_LIMIT, caller, served
 
-FETCH_S = 3.0
+FETCH_S = 1.5
 
 pytestmark = pytest.mark.slow
 
