@@ -66,7 +66,12 @@ def test_a_wrong_key_is_refused_even_on_loopback(api: httpx.Client, authorizatio
 
 
 def test_docs_and_openapi_answer(api: httpx.Client) -> None:
-    assert "swagger" in api.get("/docs").text
+    page = api.get("/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    described = api.get("/openapi.json").json()
+    assert all(f"<code>{path}</code>" in page.text for path in described["paths"])
+    assert "timestamp_granularities" in page.text and "max_line_chars" in page.text
+    assert "<script" not in page.text and "http://" not in page.text and "https://" not in page.text
     assert set(api.get("/openapi.json").json()["paths"]) >= {"/v1/jobs", "/v1/calls/{call_id}/transcript"}
 
 

@@ -20,6 +20,7 @@ from callreel.server.requests import Requests
 from callreel.server.routes import (
     audio,
     calls,
+    docs,
     events,
     helpline,
     jobs,
@@ -45,12 +46,15 @@ def create_app(services: Services) -> FastAPI:
         version=__version__,
         summary="Records calls, rewinds them, writes down every word",
         dependencies=[Depends(known_query)],
+        docs_url=None,  # FastAPI's pages load their scripts from elsewhere
+        redoc_url=None,
     )
     app.state.services = services
     app.openapi = partial(describe, app)  # type: ignore[method-assign]
     for resource in (jobs, calls, transcripts, segments, events, search, audio, models, keys, webhooks, system):
         app.include_router(resource.router)
     app.include_router(helpline.router)
+    app.include_router(docs.router)
     app.add_exception_handler(CallreelError, answers.known)
     app.add_exception_handler(RequestValidationError, answers.not_valid)
     app.add_exception_handler(HTTPException, answers.http)

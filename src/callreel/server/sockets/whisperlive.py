@@ -80,7 +80,7 @@ class Adapter:
             )
             connection.client_id = client_id  # type: ignore[attr-defined]
         except Unauthorized as error:
-            return connection.respond(HTTPStatus.UNAUTHORIZED, f"{error}\n")
+            return connection.respond(HTTPStatus.UNAUTHORIZED, f"{error} {error.hint}\n")
         return None
 
     async def talk(self, connection: ServerConnection) -> None:
