@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 from callreel import settings
 from callreel.cli import main
 from callreel.server.app import create_app
+from callreel.server.routes.docs import asked_of
 from callreel.settings import Settings
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -74,7 +75,7 @@ def http_page() -> str:
             pages.append(f"## {method.upper()} {path}\n")
             if said := route.get("description"):
                 pages.append(f"{said}\n")
-            rows = [*_parameters(route), *_form(route, described)]
+            rows = [_row(*asked) for asked in asked_of(route, described)]
             if rows:
                 pages += ["| name | in | type | what it is |", "|---|---|---|---|", *rows, ""]
     return "\n".join(pages)
@@ -105,20 +106,6 @@ def _commands(path: str, command: click.Command) -> Iterator[tuple[str, click.Co
     if isinstance(command, click.Group):
         for name in sorted(command.commands):
             yield from _commands(f"{path} {name}", command.commands[name])
-
-
-def _parameters(route: dict[str, Any]) -> Iterator[str]:
-    for asked in route.get("parameters", ()):
-        yield _row(asked["name"], asked["in"], asked["schema"], asked["required"])
-
-
-def _form(route: dict[str, Any], described: dict[str, Any]) -> Iterator[str]:
-    for kind, content in route.get("requestBody", {}).get("content", {}).items():
-        schema = content["schema"]
-        if "$ref" in schema:
-            schema = described["components"]["schemas"][schema["$ref"].rsplit("/", 1)[-1]]
-        for field, asked in schema["properties"].items():
-            yield _row(field, kind.rsplit("/", 1)[-1], asked, field in schema.get("required", ()))
 
 
 def _row(name: str, where: str, schema: dict[str, Any], required: bool) -> str:

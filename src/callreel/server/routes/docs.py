@@ -54,7 +54,7 @@ def page(described: dict[str, Any]) -> str:
 def _route(method: str, path: str, route: dict[str, Any], described: dict[str, Any]) -> str:
     said = route.get("description", "")
     first, _, rest = said.partition("\n\n")
-    rows = "".join(_row(*cells) for cells in (*_parameters(route), *_body(route, described)))
+    rows = "".join(_row(*cells) for cells in asked_of(route, described))
     table = f"<table><tr><th>name<th>in<th>type<th>what it is{rows}</table>" if rows else ""
     return (
         f'<details><summary><span class="method">{method.upper()}</span><code>{escape(path)}</code>'
@@ -72,15 +72,13 @@ def _row(name: str, where: str, schema: dict[str, Any], required: bool) -> str:
     return "<tr>" + "".join(f"<td>{cell}" for cell in cells)
 
 
-def _parameters(route: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any], bool]]:
+def asked_of(route: dict[str, Any], described: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any], bool]]:
+    """What a route of `described` takes: (name, where, schema, whether it is required), its body's fields last."""
     for asked in route.get("parameters", ()):
         yield asked["name"], asked["in"], asked["schema"], asked.get("required", False)
-
-
-def _body(route: dict[str, Any], described: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any], bool]]:
     for kind, content in route.get("requestBody", {}).get("content", {}).items():
         schema = content["schema"]
         if "$ref" in schema:
             schema = described["components"]["schemas"][schema["$ref"].rsplit("/", 1)[-1]]
-        for name, asked in schema.get("properties", {}).items():
-            yield name, kind.rsplit("/", 1)[-1], asked, name in schema.get("required", ())
+        for name, field in schema.get("properties", {}).items():
+            yield name, kind.rsplit("/", 1)[-1], field, name in schema.get("required", ())
